@@ -1,0 +1,32 @@
+"""The small specialists shipped with the package: their names, folders and cards. Imports neither torch nor transformers."""
+
+from pathlib import Path
+
+BASE = "base"
+SPECIALISTS = ("text", "code", "math")
+MODELS = Path(__file__).parent / "models"
+
+__all__ = ["BASE", "MODELS", "SPECIALISTS", "card", "names", "path"]
+
+
+def names() -> tuple[str, ...]:
+    """Names of the shipped models: the base, then one specialist per domain."""
+    return (BASE, *SPECIALISTS)
+
+
+def path(name: str) -> Path:
+    """Folder of one shipped model, an ordinary Transformers folder.
+
+    Raises ValueError for an unknown name, listing the choices, and for a model that this installation lacks.
+    """
+    if name not in names():
+        raise ValueError(f"unknown zoo model {name!r}; choose one of: {', '.join(names())}")
+    folder = MODELS / name
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"zoo model {name!r} is not in this installation ({folder}); run `ultrafuser zoo build DATA`")
+    return folder
+
+
+def card(name: str) -> str:
+    """Text of one shipped model's card: sources, licences, tokens seen, held-out losses, limits."""
+    return (path(name) / "README.md").read_text(encoding="utf-8")
