@@ -1,0 +1,60 @@
+"""Runs every command and every Python block of README.md in order, as a reader would, and stops at the first failure.
+
+usage: run_readme.py [--skip COMMAND ...]     commands given with --skip are not run (CI has run `make test` by then)
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CHAT = "Write a Python function that adds two numbers.\n/weights\n/quit\n"
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """Fenced blocks of Markdown as (language, body), in order."""
+    return re.findall(r"^```(bash|python)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(body: str) -> list[str]:
+    """The lines of a bash block without comments."""
+    lines = (re.sub(r"\s+#.*$", "", line).strip() for line in body.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def run(command: list[str] | str, shown: str, env: dict[str, str]) -> None:
+    print(f"$ {shown}", flush=True)
+    started = time.monotonic()
+    stdin = CHAT if " chat " in shown else ""
+    done = subprocess.run(command, shell=isinstance(command, str), input=stdin, text=True, cwd=ROOT, env=env)
+    if done.returncode:
+        sys.exit(f"README: `{shown}` ended with status {done.returncode}")
+    print(f"  ({time.monotonic() - started:.0f} s)", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--skip", nargs="*", default=[])
+    skip = parser.parse_args().skip
+    env = dict(os.environ, PATH=f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}", NO_COLOR="1")
+    recipe = ROOT / "fuse.yaml"
+    if recipe.exists():
+        sys.exit(f"{recipe} exists: move it away, the README's commands write it")
+    try:
+        for language, body in blocks((ROOT / "README.md").read_text()):
+            if language == "python":
+                run([str(ROOT / ".venv/bin/python"), "-c", body], "python: " + body.splitlines()[0], env)
+                continue
+            for command in commands(body):
+                if command not in skip:
+                    run(command, command, env)
+    finally:
+        recipe.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()
