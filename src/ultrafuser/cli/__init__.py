@@ -1,0 +1,93 @@
+"""The `ultrafuser` command: collects the verbs and turns a user's mistake into one line and exit status 2."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from ultrafuser.cli.common import say_error
+
+__all__ = ["build_app", "main"]
+
+VERB_MODULES = ("recipe_verbs", "train_verb", "talk_verbs", "set_verbs", "zoo_verbs", "demo_verb")
+USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # typer keeps its own copy of click's classes since 0.20
+EXIT_USER_ERROR = 2
+
+
+class ErrorLineGroup(TyperGroup):
+    """A command group that prints `error: ...` for ValueError, OSError and wrong usage, never a traceback.
+
+    ULTRAFUSER_DEBUG=1 lets the exception through.
+    """
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:
+        extra.pop("standalone_mode", None)
+        try:
+            result = super().main(args=args, prog_name=prog_name, standalone_mode=False, **extra)
+        except typer.Abort:
+            sys.exit(130)
+        except BrokenPipeError:
+            sys.exit(1)
+        except USAGE_ERROR as error:
+            context = getattr(error, "ctx", None)
+            hint = f" (see: {context.command_path} --help)" if context is not None else ""
+            say_error(f"{error.format_message()}{hint}")  # type: ignore[attr-defined]
+            sys.exit(EXIT_USER_ERROR)
+        except (ValueError, OSError) as error:
+            if os.environ.get("ULTRAFUSER_DEBUG"):
+                raise
+            say_error(str(error))
+            sys.exit(EXIT_USER_ERROR)
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from ultrafuser import __version__
+
+        typer.echo(f"ultrafuser {__version__}")
+        raise typer.Exit()
+
+
+def _root(
+    version: bool = typer.Option(False, "--version", help="Show the version.", is_eager=True, callback=_show_version),
+) -> None:
+    """Fuse specialised language models token by token with a small trained gate.
+
+    New here? `ultrafuser demo` fuses the three specialists that come with the package, then `ultrafuser chat runs/demo/fused`.
+    """
+
+
+def build_app() -> typer.Typer:
+    """The typer application with every verb registered; imports neither torch nor transformers."""
+    app = typer.Typer(
+        name="ultrafuser",
+        cls=ErrorLineGroup,
+        no_args_is_help=False,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for name in VERB_MODULES:
+        try:
+            module = importlib.import_module(f"ultrafuser.cli.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"ultrafuser.cli.{name}":
+                raise
+            continue
+        module.register(app)
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; `argv` without the program's name, `sys.argv` when None."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    build_app()(args=arguments or ["--help"], prog_name="ultrafuser")
