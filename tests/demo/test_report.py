@@ -1,0 +1,104 @@
+import re
+from html.parser import HTMLParser
+
+from made_up import GOOD, made_up
+
+from ultrafuser.demo.figures import heat_map, loss_curves, running_mean
+from ultrafuser.demo.report import loss_rows, render_report, write_report
+from ultrafuser.demo.results import DemoResult, Item
+
+
+class Page(HTMLParser):
+    """Collects tags with their attributes and the text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data) -> None:
+        self.text += data
+
+
+def page() -> Page:
+    parser = Page()
+    parser.feed(render_report(*made_up()))
+    return parser
+
+
+def test_page_loads_nothing_from_anywhere() -> None:
+    html = render_report(*made_up())
+    parsed = page()
+    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in parsed.tags}
+    for tag, attrs in parsed.tags:
+        assert "src" not in attrs, (tag, attrs)
+        assert not attrs.get("href", "#").startswith(("http", "//")), (tag, attrs)
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+
+
+def test_text_of_answers_and_prompts_is_escaped() -> None:
+    html = render_report(*made_up())
+    assert "<script>" not in html
+    assert "<b>now</b>" not in html
+    shown = page().text
+    assert "<b>now</b>" in shown
+    assert "ript>alert(1)" in shown
+
+
+def test_every_number_of_the_table_is_on_the_page() -> None:
+    shown = page().text
+    for by_domain in GOOD.values():
+        for value in by_domain.values():
+            assert f"{value:.3f}" in shown
+
+
+def test_lowest_of_each_column_is_marked() -> None:
+    result, _ = made_up()
+    marked = {row.label: row.best for row in loss_rows(result)}
+    assert marked["fused, stage 2"] == ("text", "code", "math", "composite")
+    result.loss.further_tuned["code"] = 0.5
+    marked = {row.label: row.best for row in loss_rows(result)}
+    assert marked["further tuned"] == ("code",)
+    assert "code" not in marked["fused, stage 2"]
+
+
+def test_hostile_item_names_are_escaped_in_the_heat_map() -> None:
+    item = Item(id='<x onload="1">', category="a&b", n_tokens=3, loss_sum=1.0, weights=[0.5, 0.2, 0.3])
+    svg = heat_map([item], ["text", "code", "math"])
+    assert "<x" not in svg
+    assert "a&amp;b" in svg
+
+
+def test_heat_map_has_one_cell_per_item_and_specialist() -> None:
+    _, details = made_up()
+    svg = heat_map(details.items["stage2"], ["text", "code", "math"])
+    assert svg.count("<rect") == 4 * 30 * 3
+
+
+def test_curves_are_inline_and_take_the_page_colour() -> None:
+    _, details = made_up()
+    svg = loss_curves(details.curves)
+    assert svg.startswith("<svg")
+    assert "currentColor" in svg
+    assert "uniform weights" in svg
+    assert svg == loss_curves(details.curves)
+
+
+def test_running_mean_keeps_the_length_and_the_level() -> None:
+    assert running_mean([2.0] * 7) == [2.0] * 7
+    assert running_mean([1.0, 2.0, 6.0]) == [1.5, 3.0, 4.0]
+
+
+def test_report_is_written_whole(tmp_path) -> None:
+    write_report(tmp_path / "report.html", *made_up())
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_result_round_trips_through_json() -> None:
+    result, _ = made_up()
+    again = DemoResult.model_validate_json(result.model_dump_json())
+    assert again == result
