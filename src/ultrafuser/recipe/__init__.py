@@ -1,0 +1,32 @@
+"""The recipe: one strict YAML file that says what is fused, how, on what, and where the result goes."""
+
+from ultrafuser.recipe.errors import Problem, RecipeError
+from ultrafuser.recipe.load import load_recipe, parse_recipe
+from ultrafuser.recipe.models import (
+    DomainData,
+    FusionConfig,
+    GateConfig,
+    Recipe,
+    SpecialistSource,
+    StageConfig,
+    json_schema,
+    paper_stages,
+)
+from ultrafuser.recipe.paths import has_scheme, is_hub_model
+
+__all__ = [
+    "DomainData",
+    "FusionConfig",
+    "GateConfig",
+    "Problem",
+    "Recipe",
+    "RecipeError",
+    "SpecialistSource",
+    "StageConfig",
+    "has_scheme",
+    "is_hub_model",
+    "json_schema",
+    "load_recipe",
+    "paper_stages",
+    "parse_recipe",
+]
