@@ -1,0 +1,42 @@
+"""The fused model: configuration, gates, fusion rules, head, cache, checkpoints. Importing the package itself is light."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ultrafuser.modeling.cache import SpecialistCache
+    from ultrafuser.modeling.configuration import UltraFuserConfig
+    from ultrafuser.modeling.fusion import FUSION_RULES
+    from ultrafuser.modeling.gate import GATES
+    from ultrafuser.modeling.model import UltraFuserForCausalLM
+    from ultrafuser.modeling.output import UltraFuserOutput
+    from ultrafuser.modeling.specialists import content_hash, open_specialist
+
+_HOME = {
+    "SpecialistCache": "cache",
+    "UltraFuserConfig": "configuration",
+    "FUSION_RULES": "fusion",
+    "GATES": "gate",
+    "UltraFuserForCausalLM": "model",
+    "UltraFuserOutput": "output",
+    "content_hash": "specialists",
+    "open_specialist": "specialists",
+}
+
+__all__ = [
+    "FUSION_RULES",
+    "GATES",
+    "SpecialistCache",
+    "UltraFuserConfig",
+    "UltraFuserForCausalLM",
+    "UltraFuserOutput",
+    "content_hash",
+    "open_specialist",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module that defines `name` when it is first asked for, so that the command line starts fast."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

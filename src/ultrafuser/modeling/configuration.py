@@ -1,0 +1,99 @@
+"""Configuration of a fused model: what the specialists are, how the gate and the fusion rule are set, what was trained."""
+
+import copy
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+
+class UltraFuserConfig(PreTrainedConfig):
+    """Everything needed to build the fused model without its weights.
+
+    Fields (all plain JSON):
+        specialists: full configuration of each specialist as a dict with its `model_type`, in order. Dicts, not
+            configuration objects: Transformers would treat objects as sub-models of its own kind.
+        specialist_names: unique names, in order; the first is the canonical one, whose prompt is the visible one.
+        templates: Jinja source of each specialist's chat template ("" where there is none).
+        gate: `{"type": "token" | "joint" | "constant", "seed": int, ...options of the gate}`.
+        fusion: `{"rule": "logits" | "probabilities", "top_k": int | None}`.
+        gate_training: `{"trained": bool, "stages": [...], "data": ..., "seed": ...}`, written by training.
+        sources: per specialist `{"id", "revision", "sha256", "licence", ...}`; no local paths except in a gate-only
+            checkpoint, which has to say where the specialists lie.
+        vocab_size: real tokens; rows of a padded head beyond it are left out of the fused logits.
+        gate_only: True in a checkpoint that holds the gate's weights alone.
+    """
+
+    model_type = "ultrafuser"
+    keys_to_ignore_at_inference = ("past_key_values", "gate_weights", "token_loss")
+
+    specialists: list | None = None
+    specialist_names: list | None = None
+    templates: list | None = None
+    gate: dict | None = None
+    fusion: dict | None = None
+    gate_training: dict | None = None
+    sources: list | None = None
+    vocab_size: int | None = None
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list | None = None
+    gate_only: bool = False
+    tie_word_embeddings: bool = False
+    use_cache: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Fill in defaults and check that the per-specialist lists have one length."""
+        self.specialists = list(self.specialists or [])
+        n = len(self.specialists)
+        self.specialist_names = list(self.specialist_names or [f"specialist{j}" for j in range(n)])
+        self.templates = list(self.templates or [""] * n)
+        self.sources = list(self.sources or [{} for _ in range(n)])
+        self.gate = {"type": "token", "seed": 0} | dict(self.gate or {})
+        self.fusion = {"rule": "logits", "top_k": None} | dict(self.fusion or {})
+        self.gate_training = {"trained": False, "stages": []} | dict(self.gate_training or {})
+        for field in ("specialist_names", "templates", "sources"):
+            if len(getattr(self, field)) != n:
+                raise ValueError(f"{field}: {len(getattr(self, field))} entries for {n} specialists; give one for each")
+        if len(set(self.specialist_names)) != n:
+            raise ValueError(f"specialist_names: {self.specialist_names} holds a name twice; names must be unique")
+        if self.vocab_size is None and n:
+            self.vocab_size = min(c.get_text_config(decoder=True).vocab_size for c in self.specialist_configs)
+        super().__post_init__(**kwargs)
+
+    @property
+    def n_specialists(self) -> int:
+        """How many specialists there are."""
+        return len(self.specialists or [])
+
+    @property
+    def specialist_configs(self) -> list[PreTrainedConfig]:
+        """A fresh configuration object for each specialist."""
+        configs = []
+        for entry in self.specialists or []:
+            fields = copy.deepcopy(entry)
+            configs.append(AutoConfig.for_model(fields.pop("model_type"), **fields))
+        return configs
+
+    @property
+    def hidden_sizes(self) -> list[int]:
+        """Width of each specialist's last hidden state."""
+        return [config.get_text_config(decoder=True).hidden_size for config in self.specialist_configs]
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the first specialist's hidden state (what Transformers asks of a configuration)."""
+        return self.hidden_sizes[0]
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Layers of all specialists together."""
+        return sum(config.get_text_config(decoder=True).num_hidden_layers for config in self.specialist_configs)
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """The shortest context among the specialists, in tokens."""
+        lengths = [
+            getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+            for config in self.specialist_configs
+        ]
+        return min((length for length in lengths if length), default=2**31)

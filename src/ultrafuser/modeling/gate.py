@@ -1,0 +1,144 @@
+"""Gates: from the specialists' last hidden states to one logit per specialist (Ding et al., ACL 2025, equation 1).
+
+Legend: B batch, T time (any leading shape will do), N specialists, D hidden.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ultrafuser.lookup import lookup
+
+
+def _seed_linear(layer: nn.Linear, generator: torch.Generator) -> None:
+    """Uniform in +-1/sqrt(inputs), drawn on the CPU so that a seed gives the same weights on every device."""
+    bound = layer.in_features**-0.5
+    for parameter in (layer.weight, layer.bias):
+        if parameter is not None:
+            draw = torch.empty(parameter.shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator)
+            with torch.no_grad():
+                parameter.copy_(draw)
+
+
+class Gate(nn.Module):
+    """Base of all gates. `forward` takes N tensors (..., D_j) and gives gate logits (..., N) in float32."""
+
+    needs_equal_hidden_sizes = False
+    serves_any_number = False
+
+    def __init__(self, hidden_sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.n_specialists = len(hidden_sizes)
+        if self.needs_equal_hidden_sizes and len(set(hidden_sizes)) > 1:
+            raise ValueError(
+                f"gate.type: this gate is shared by all specialists and needs one hidden size, found {list(hidden_sizes)}; "
+                "use specialists of one width, or gate.type: joint or constant"
+            )
+
+    def reset_parameters(self, seed: int) -> None:
+        """Draw the initial weights from `seed`; the same seed gives the same weights everywhere."""
+        raise NotImplementedError
+
+    def forward(self, hidden_BTD: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Gate logits (..., N) float32 from N hidden states (..., D_j)."""
+        raise NotImplementedError
+
+
+class TokenGate(Gate):
+    """The paper's gate: one two-layer network shared by all specialists, one scalar per hidden state.
+
+    Linear(D, hidden_size), ReLU, Linear(hidden_size, 1) without bias: a last bias would cancel in the softmax.
+    Serves any number of specialists (Ding et al., ACL 2025, equation 1).
+    """
+
+    needs_equal_hidden_sizes = True
+    serves_any_number = True
+
+    def __init__(self, hidden_sizes: Sequence[int], hidden_size: int = 512) -> None:
+        super().__init__(hidden_sizes)
+        self.inner = nn.Linear(hidden_sizes[0], hidden_size)
+        self.outer = nn.Linear(hidden_size, 1, bias=False)
+
+    def reset_parameters(self, seed: int) -> None:
+        """See `Gate.reset_parameters`."""
+        generator = torch.Generator().manual_seed(seed)
+        _seed_linear(self.inner, generator)
+        _seed_linear(self.outer, generator)
+
+    def forward(self, hidden_BTD: Sequence[torch.Tensor]) -> torch.Tensor:
+        """One scalar for each hidden state: (..., N)."""
+        hidden_BTND = torch.stack([hidden.to(self.inner.weight) for hidden in hidden_BTD], dim=-2)
+        return self.outer(torch.relu(self.inner(hidden_BTND))).squeeze(-1).float()
+
+
+class JointGate(Gate):
+    """One network that reads all hidden states together and gives N scalars (the other reading of the paper's appendix)."""
+
+    def __init__(self, hidden_sizes: Sequence[int], hidden_size: int = 512) -> None:
+        super().__init__(hidden_sizes)
+        self.inner = nn.Linear(sum(hidden_sizes), hidden_size)
+        self.outer = nn.Linear(hidden_size, len(hidden_sizes), bias=False)
+
+    def reset_parameters(self, seed: int) -> None:
+        """See `Gate.reset_parameters`."""
+        generator = torch.Generator().manual_seed(seed)
+        _seed_linear(self.inner, generator)
+        _seed_linear(self.outer, generator)
+
+    def forward(self, hidden_BTD: Sequence[torch.Tensor]) -> torch.Tensor:
+        """N scalars from the concatenated hidden states: (..., N)."""
+        hidden = torch.cat([hidden.to(self.inner.weight) for hidden in hidden_BTD], dim=-1)
+        return self.outer(torch.relu(self.inner(hidden))).float()
+
+
+class ConstantGate(Gate):
+    """One learned logit per specialist, the same for every token; starts uniform. The simplest control."""
+
+    def __init__(self, hidden_sizes: Sequence[int]) -> None:
+        super().__init__(hidden_sizes)
+        self.logits = nn.Parameter(torch.zeros(len(hidden_sizes)))
+
+    def reset_parameters(self, seed: int) -> None:
+        """All zero: the seed plays no part."""
+        with torch.no_grad():
+            self.logits.zero_()
+
+    def forward(self, hidden_BTD: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The learned logits, expanded to (..., N)."""
+        return self.logits.float().expand(*hidden_BTD[0].shape[:-1], -1)
+
+
+GATES: dict[str, type[Gate]] = {"token": TokenGate, "joint": JointGate, "constant": ConstantGate}
+GATE_OPTIONS: dict[str, frozenset[str]] = {
+    "token": frozenset({"hidden_size"}),
+    "joint": frozenset({"hidden_size"}),
+    "constant": frozenset(),
+}
+
+
+def build_gate(settings: Mapping[str, Any], hidden_sizes: Sequence[int]) -> Gate:
+    """The gate that `settings` (`{"type": ..., "seed": ..., options}`) describes, weights not yet drawn."""
+    kind = str(settings.get("type", "token"))
+    gate_class = lookup(GATES, kind, "gate.type")
+    known = GATE_OPTIONS.get(kind, frozenset())
+    options = {k: v for k, v in settings.items() if k not in ("type", "seed") and v is not None}
+    if kind == "constant":
+        options.pop("hidden_size", None)  # a recipe carries the paper's default for every gate
+    for name, value in options.items():
+        if name not in known:
+            raise ValueError(f"gate.{name}: unknown option of gate {kind!r}; it takes {sorted(known) or 'none'}")
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"gate.{name}: {value!r} is not a positive whole number")
+    return gate_class(hidden_sizes, **options)
+
+
+def normalise(gate_logits_BTN: torch.Tensor, top_k: int | None = None) -> torch.Tensor:
+    """Softmax over the specialists, over the `top_k` largest only if given: (..., N) -> (..., N) float32, sums to one."""
+    gate_logits_BTN = gate_logits_BTN.float()
+    if top_k is not None and top_k < gate_logits_BTN.shape[-1]:
+        kept = gate_logits_BTN.topk(top_k, dim=-1).indices
+        keep = torch.zeros_like(gate_logits_BTN, dtype=torch.bool).scatter(-1, kept, True)
+        gate_logits_BTN = gate_logits_BTN.masked_fill(~keep, float("-inf"))
+    return gate_logits_BTN.softmax(dim=-1)
