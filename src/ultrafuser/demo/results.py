@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 DOMAINS = ("text", "code", "math")
 COMPOSITE = "composite"
@@ -92,8 +92,8 @@ class Curve(Strict):
     name: str
     steps: list[int]
     loss: list[float]
-    validation_steps: list[int] = []
-    validation_loss: list[float] = []
+    validation_steps: list[int] = Field(default_factory=list)
+    validation_loss: list[float] = Field(default_factory=list)
 
 
 class Token(Strict):
