@@ -16,7 +16,7 @@ from ultrafuser.cli.common import say_error
 __all__ = ["build_app", "main"]
 
 VERB_MODULES = ("recipe_verbs", "train_verb", "talk_verbs", "set_verbs", "zoo_verbs", "demo_verb")
-USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # typer keeps its own copy of click's classes since 0.20
+USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException; its module depends on typer's version
 EXIT_USER_ERROR = 2
 
 
@@ -26,10 +26,9 @@ class ErrorLineGroup(TyperGroup):
     ULTRAFUSER_DEBUG=1 lets the exception through.
     """
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:
-        extra.pop("standalone_mode", None)
+    def main(self, *args: Any, **extra: Any) -> Any:
         try:
-            result = super().main(args=args, prog_name=prog_name, standalone_mode=False, **extra)
+            result = super().main(*args, **(extra | {"standalone_mode": False}))
         except typer.Abort:
             sys.exit(130)
         except BrokenPipeError:
@@ -60,7 +59,8 @@ def _root(
 ) -> None:
     """Fuse specialised language models token by token with a small trained gate.
 
-    New here? `ultrafuser demo` fuses the three specialists that come with the package, then `ultrafuser chat runs/demo/fused`.
+    New here? `ultrafuser demo` fuses the three specialists that come with the package and leaves the result in
+    runs/demo/fused; then `ultrafuser chat runs/demo/fused`.
     """
 
 

@@ -1,0 +1,41 @@
+"""Generation: streaming answers with the gate's weights, batches, scoring of given answers. Importing it is light."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ultrafuser.generation.sampling import Sampling, only_weights
+from ultrafuser.generation.text import IncrementalText
+
+if TYPE_CHECKING:
+    from ultrafuser.generation.engine import Generation, TokenEvent, generate_batch, stream
+    from ultrafuser.generation.scoring import score, score_text, score_turns
+
+_HOME = {
+    "Generation": "engine",
+    "TokenEvent": "engine",
+    "generate_batch": "engine",
+    "stream": "engine",
+    "score": "scoring",
+    "score_text": "scoring",
+    "score_turns": "scoring",
+}
+
+__all__ = [
+    "Generation",
+    "IncrementalText",
+    "Sampling",
+    "TokenEvent",
+    "generate_batch",
+    "only_weights",
+    "score",
+    "score_text",
+    "score_turns",
+    "stream",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch only when a function that needs it is first asked for."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
