@@ -1,12 +1,14 @@
-"""The small specialists shipped with the package: their names, folders and cards. Imports neither torch nor transformers."""
+"""The small specialists shipped with the package: names, folders, cards. Imports neither torch nor transformers."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 BASE = "base"
 SPECIALISTS = ("text", "code", "math")
 MODELS = Path(__file__).parent / "models"
 
-__all__ = ["BASE", "MODELS", "SPECIALISTS", "card", "names", "path"]
+__all__ = ["BASE", "MODELS", "SPECIALISTS", "card", "names", "path", "summary"]
 
 
 def names() -> tuple[str, ...]:
@@ -30,3 +32,15 @@ def path(name: str) -> Path:
 def card(name: str) -> str:
     """Text of one shipped model's card: sources, licences, tokens seen, held-out losses, limits."""
     return (path(name) / "README.md").read_text(encoding="utf-8")
+
+
+def summary() -> dict[str, Any]:
+    """What the build measured (zoo.json): losses by model and domain, margins, tokens seen, sources, settings.
+
+    Raises ValueError when this installation has no zoo.
+    """
+    file = MODELS / "zoo.json"
+    if not file.is_file():
+        raise ValueError(f"this installation has no zoo ({file}); run `ultrafuser zoo build DATA`")
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ultrafuser.data.decontamination import OverlapIndex
 from ultrafuser.zoo.files import finished_folder
-from ultrafuser.zoo.overlap import OverlapIndex, benchmark_index
+from ultrafuser.zoo.overlap import benchmark_index
 from ultrafuser.zoo.sources import DOMAINS, SOURCES, Piece, Source
 
 SPLITS = ("train", "validation", "heldout")
@@ -30,7 +31,7 @@ class Sizes:
 
 
 def read_instructions(data: Path, sources: Iterable[Source], sizes: Sizes, seed: int) -> list[Piece]:
-    """Instruction pieces of all sources, shortened to each source's limit by a seeded draw, without repeats or long ones."""
+    """Instruction pieces of all sources, each cut to its limit by a seeded draw, without repeats or long ones."""
     pieces: list[Piece] = []
     for source in sources:
         mine = [piece for piece in source.pieces(data) if sum(map(len, piece.texts())) <= sizes.max_example_characters]
@@ -58,16 +59,11 @@ def draw_documents(pieces: list[Piece], count: int, seed: str) -> tuple[list[Pie
     return drawn, [piece for piece in pieces if piece.document not in chosen]
 
 
-def split_domain(pieces: list[Piece], sizes: Sizes, seed: int) -> dict[str, list[Piece]]:
-    """Train, validation and held-out pieces of one domain, by document, training without 13-grams of the held-out set."""
-    domain = pieces[0].domain if pieces else "none"
-    open_pieces = [piece for piece in pieces if SOURCES[piece.source].held_out]
-    heldout, _ = draw_documents(open_pieces, sizes.heldout, f"{seed}:heldout:{domain}")
+def draw_heldout(pieces: list[Piece], sizes: Sizes, seed: str) -> tuple[list[Piece], list[Piece]]:
+    """Held-out pieces, whole documents from the sources marked for it, and the other pieces outside these documents."""
+    heldout, _ = draw_documents([piece for piece in pieces if SOURCES[piece.source].held_out], sizes.heldout, seed)
     documents = {piece.document for piece in heldout}
-    index = OverlapIndex(text for piece in heldout for text in piece.texts())
-    rest = [piece for piece in pieces if piece.document not in documents and not any(map(index.hits, piece.texts()))]
-    validation, train = draw_documents(rest, sizes.validation, f"{seed}:validation:{domain}")
-    return {"train": train, "validation": validation, "heldout": heldout}
+    return heldout, [piece for piece in pieces if piece.document not in documents]
 
 
 def without_overlap(pieces: Iterable[Piece], index: OverlapIndex, removed: Counter[str]) -> list[Piece]:
@@ -81,10 +77,13 @@ def without_overlap(pieces: Iterable[Piece], index: OverlapIndex, removed: Count
     return kept
 
 
-def read_raw(data: Path, domain: str, sizes: Sizes, seed: int, indexes: dict[str, OverlapIndex],
-             removed: dict[str, Counter[str]]) -> list[Piece]:
+def read_raw(
+    data: Path, domain: str, sizes: Sizes, seed: int, indexes: dict[str, OverlapIndex], removed: dict[str, Counter[str]]
+) -> list[Piece]:
     """Raw pieces of a domain in a seeded order, without overlap, up to the character budget."""
-    pieces = [piece for source in SOURCES.values() if source.raw and source.domain == domain for piece in source.pieces(data)]
+    pieces = [
+        piece for source in SOURCES.values() if source.raw and source.domain == domain for piece in source.pieces(data)
+    ]
     random.Random(f"{seed}:raw:{domain}").shuffle(pieces)
     total, used = 0, []
     for piece in pieces:
@@ -112,31 +111,31 @@ def read_pieces(file: Path) -> list[Piece]:
 
 
 def prepare(data: Path, out: Path, sizes: Sizes, seed: int) -> dict[str, Any]:
-    """Write train, validation, held-out and raw pieces of every domain to `out`, with a report of what was removed and why."""
-    bench = benchmark_index(data / "bench")
+    """Write train, validation, held-out and raw pieces of every domain to `out`; returns what was kept and removed."""
     removed: dict[str, Counter[str]] = {"bench": Counter(), "heldout": Counter()}
     report: dict[str, Any] = {"examples": {}, "raw_pieces": {}}
+    bench = benchmark_index(data / "bench")
+    heldout, rest = {}, {}
+    for domain in DOMAINS:
+        sources = [source for source in SOURCES.values() if source.domain == domain and not source.raw]
+        pieces = without_overlap(read_instructions(data, sources, sizes, seed), bench, removed["bench"])
+        heldout[domain], rest[domain] = draw_heldout(pieces, sizes, f"{seed}:heldout:{domain}")
+    own = OverlapIndex(text for domain in DOMAINS for piece in heldout[domain] for text in piece.texts())
     with finished_folder(out) as folder:
-        splits: dict[str, dict[str, list[Piece]]] = {}
         for domain in DOMAINS:
-            sources = [source for source in SOURCES.values() if source.domain == domain and not source.raw]
-            pieces = without_overlap(read_instructions(data, sources, sizes, seed), bench, removed["bench"])
-            splits[domain] = split_domain(pieces, sizes, seed)
-            kept = Counter(piece.source for split in splits[domain].values() for piece in split)
-            removed["heldout"] += Counter(piece.source for piece in pieces) - kept
-        heldout = [text for domain in DOMAINS for piece in splits[domain]["heldout"] for text in piece.texts()]
-        indexes = {"bench": bench, "heldout": OverlapIndex(heldout)}
-        for domain in DOMAINS:
-            for split in SPLITS:
-                write_pieces(folder / f"{domain}-{split}.jsonl", splits[domain][split])
+            clean = without_overlap(rest[domain], own, removed["heldout"])
+            validation, train = draw_documents(clean, sizes.validation, f"{seed}:validation:{domain}")
+            splits = {"train": train, "validation": validation, "heldout": heldout[domain]}
+            for split, pieces in splits.items():
+                write_pieces(folder / f"{domain}-{split}.jsonl", pieces)
             report["examples"][domain] = {
-                split: dict(Counter(piece.source for piece in splits[domain][split])) for split in SPLITS
+                name: dict(Counter(p.source for p in split)) for name, split in splits.items()
             }
-            raw = read_raw(data, domain, sizes, seed, indexes, removed)
-            validation, train = draw_documents(raw, sizes.raw_validation, f"{seed}:raw-validation:{domain}")
-            write_pieces(folder / f"{domain}-raw-train.jsonl", train)
-            write_pieces(folder / f"{domain}-raw-validation.jsonl", validation)
-            report["raw_pieces"][domain] = dict(Counter(piece.source for piece in train))
+            raw = read_raw(data, domain, sizes, seed, {"bench": bench, "heldout": own}, removed)
+            raw_validation, raw_train = draw_documents(raw, sizes.raw_validation, f"{seed}:raw-validation:{domain}")
+            write_pieces(folder / f"{domain}-raw-train.jsonl", raw_train)
+            write_pieces(folder / f"{domain}-raw-validation.jsonl", raw_validation)
+            report["raw_pieces"][domain] = dict(Counter(piece.source for piece in raw_train))
         report["removed"] = {name: dict(counts) for name, counts in removed.items()}
         (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report

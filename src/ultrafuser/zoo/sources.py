@@ -1,4 +1,4 @@
-"""The sources the zoo may be trained on, and how a record of each becomes an instruction example or a piece of raw text.
+"""The sources the zoo may be trained on, and how a record of each becomes an example or a piece of raw text.
 
 A source that is not in SOURCES is never opened for training: that is how licences are kept. It knows nothing of tokens.
 """
@@ -92,7 +92,7 @@ def conversation(source: Source, record: Record) -> Piece | None:
 
 
 def documented_function(source: Source, record: Record) -> Piece | None:
-    """A docstring and the function it describes, from any package but Python's own library; the document is package + function."""
+    """A docstring and its function, from any package but Python's own library; the document is package + name."""
     if record["package"] == STANDARD_LIBRARY:
         return None
     prompt = f"Write a Python function `{record['name']}`.\n\n{record['instruction'].strip()}"
@@ -130,12 +130,16 @@ def multiple_choice(source: Source, record: Record) -> Piece | None:
 
 def short_answer(source: Source, record: Record) -> Piece | None:
     """A generated question and its answer; the document is the record."""
-    return Piece(source.domain, source.name, record["id"], turn(record["question"], f"The answer is {record['answer']}."))
+    return Piece(
+        source.domain, source.name, record["id"], turn(record["question"], f"The answer is {record['answer']}.")
+    )
 
 
 def question_text(source: Source, record: Record) -> Piece | None:
     """A generated question and its answer as plain text."""
-    return Piece(source.domain, source.name, record["id"], text=f"{record['question'].strip()}\n{record['answer'].strip()}")
+    return Piece(
+        source.domain, source.name, record["id"], text=f"{record['question'].strip()}\n{record['answer'].strip()}"
+    )
 
 
 def plain_text(source: Source, record: Record) -> Piece | None:
@@ -156,20 +160,40 @@ SOURCES: dict[str, Source] = {
         Source("addresses", "text", "raw/text/addresses.jsonl.gz", "public domain", plain_text, raw=True),
         Source("tinystories", "text", "raw/text/tinystories.jsonl", "CDLA-Sharing-1.0", plain_text, raw=True),
         Source("python_source", "code", "raw/code/python_source.jsonl.gz", _PYTHON, plain_text, raw=True),
-        Source("mathematics_dataset", "math", "raw/math/mathematics_dataset.jsonl.gz", "Apache-2.0", question_text, raw=True),
+        Source(
+            "mathematics_dataset",
+            "math",
+            "raw/math/mathematics_dataset.jsonl.gz",
+            "Apache-2.0",
+            question_text,
+            raw=True,
+        ),
         Source("reasoning_gym", "math", "raw/math/reasoning_gym.jsonl.gz", "Apache-2.0", question_text, raw=True),
         Source("dolly", "text", "train/text/dolly.jsonl.gz", _DOLLY, instruction, held_out=True),
         Source("oasst_en", "text", "train/text/oasst_en.jsonl.gz", "Apache-2.0", conversation, held_out=True),
         Source("p3_open", "text", "train/text/p3_open.jsonl.gz", _P3, instruction),
-        Source("gpteacher_roleplay", "text", "train/text/gpteacher_roleplay.jsonl.gz", "MIT", instruction, held_out=True),
+        Source(
+            "gpteacher_roleplay", "text", "train/text/gpteacher_roleplay.jsonl.gz", "MIT", instruction, held_out=True
+        ),
         Source("self_instruct_seed", "text", "train/text/self_instruct_seed.jsonl", "Apache-2.0", instruction),
-        Source("py_docstrings", "code", "train/code/py_docstrings.jsonl.gz", _PACKAGES, documented_function, held_out=True),
+        Source(
+            "py_docstrings", "code", "train/code/py_docstrings.jsonl.gz", _PACKAGES, documented_function, held_out=True
+        ),
         Source("python_puzzles", "code", "train/code/python_puzzles.jsonl", "MIT", puzzle, held_out=True),
         Source("mbpp_train", "code", "train/code/mbpp_train.jsonl", "CC BY 4.0", basic_problem, held_out=True),
         Source("gpteacher_codegen", "code", "train/code/gpteacher_codegen.jsonl.gz", "MIT", instruction, held_out=True),
         Source("gsm8k_train", "math", "train/math/gsm8k_train.jsonl.gz", "MIT", worked_problem, held_out=True),
         Source("aqua_dev", "math", "train/math/aqua_dev.jsonl", "Apache-2.0", multiple_choice, held_out=True),
-        Source("mathematics_dataset_short", "math", "raw/math/mathematics_dataset.jsonl.gz", "Apache-2.0", short_answer, limit=4000),
-        Source("reasoning_gym_short", "math", "raw/math/reasoning_gym.jsonl.gz", "Apache-2.0", short_answer, limit=6000),
+        Source(
+            "mathematics_dataset_short",
+            "math",
+            "raw/math/mathematics_dataset.jsonl.gz",
+            "Apache-2.0",
+            short_answer,
+            limit=4000,
+        ),
+        Source(
+            "reasoning_gym_short", "math", "raw/math/reasoning_gym.jsonl.gz", "Apache-2.0", short_answer, limit=6000
+        ),
     )
 }
