@@ -1,0 +1,147 @@
+"""Where a specialist lies: a local folder, a shipped model, or a Hub repository (of which the small files are read)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ultrafuser.preflight.headers import Tensor, read_folder
+from ultrafuser.recipe import SpecialistSource
+
+HUB_SECONDS = 5.0
+SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "README.md", "LICENSE*", "LICENCE*")
+Resolve = Callable[[str], str]
+
+
+class SourceError(ValueError):
+    """A specialist that cannot be opened; `fix` says what to do."""
+
+    def __init__(self, message: str, fix: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
+
+
+@dataclass(frozen=True)
+class Located:
+    """A specialist's small files on this machine and the headers of its weights."""
+
+    folder: Path
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    warning: str = ""  # why the headers are not known, when they are not
+    commit: str | None = None  # of a Hub model
+    weights_here: bool = True  # False: still to be downloaded
+
+
+def locate(spec: SpecialistSource, resolve: Resolve) -> Located:
+    """The specialist's files. Raises SourceError, at once for a missing folder: only a revision leads to the Hub."""
+    if spec.is_hub:
+        return _hub(spec.source, spec.revision or "main")
+    try:
+        folder = Path(resolve(spec.source)).expanduser()
+    except (ValueError, OSError) as error:
+        raise SourceError(str(error)) from None
+    _check_folder(folder, spec.source)
+    try:
+        return Located(folder, read_folder(folder))
+    except FileNotFoundError:
+        return _without_safetensors(folder)
+    except (ValueError, OSError) as error:
+        raise SourceError(
+            f"the weights in {folder} cannot be read: {error}", "copy or download the model again"
+        ) from None
+
+
+def _check_folder(folder: Path, written: str) -> None:
+    if folder.is_file():
+        fix = "give the folder that holds config.json and the safetensors files"
+        if folder.suffix == ".gguf":
+            fix = (
+                "open it with AutoModelForCausalLM.from_pretrained(..., gguf_file=...) and save that as a folder first"
+            )
+        raise SourceError(f"{folder} is a file, not a folder with a model", fix)
+    if not folder.is_dir():
+        fix = "correct the path"
+        if written.count("/") <= 1 or str(folder).endswith(written):
+            fix += "; a model on the Hub needs its revision too, for example revision: main"
+        raise SourceError(f"the folder {folder} does not exist", fix)
+    if (folder / "config.json").is_file():
+        return
+    if (folder / "adapter_config.json").is_file():
+        raise SourceError(
+            f"{folder} holds an adapter, not a complete model", "merge it into its base and save the result"
+        )
+    found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:5]) or "nothing"
+    raise SourceError(f"{folder} has no config.json (it holds {found})", "give the folder of a Transformers model")
+
+
+def _without_safetensors(folder: Path) -> Located:
+    pickles = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
+    if pickles:
+        return Located(folder, warning=f"its weights are pickled ({pickles[0]}), which this check does not open")
+    others = sorted(file.name for file in folder.glob("*.safetensors"))
+    if others:
+        raise SourceError(f"{folder} has no model.safetensors but {', '.join(others[:3])}", "is this a complete model?")
+    raise SourceError(f"{folder} holds a configuration but no weights", "add model.safetensors")
+
+
+def _hub(repository: str, revision: str) -> Located:
+    """Configuration, tokenizer and card from the Hub or its cache; of the weights only the headers."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        folder = Path(
+            snapshot_download(repository, revision=revision, allow_patterns=list(SMALL_FILES), etag_timeout=HUB_SECONDS)
+        )
+    except GatedRepoError:
+        raise SourceError(
+            f"{repository} is gated on the Hub", "accept its terms there and log in with `hf auth login`"
+        ) from None
+    except RevisionNotFoundError:
+        raise SourceError(
+            f"{repository} has no revision {revision!r} on the Hub", "give a branch, tag or commit of it"
+        ) from None
+    except RepositoryNotFoundError:
+        raise SourceError(f"the Hub has no model {repository!r}, or not for you", "correct the id, or log in") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
+        raise SourceError(
+            f"{repository} is not in the local cache and the Hub cannot be reached ({_first_sentence(error)})",
+            "go online, download the model first, or give a local folder",
+        ) from None
+    if not (folder / "config.json").is_file():
+        raise SourceError(f"{repository} has no config.json", "give a Transformers model")
+    commit = folder.name if len(folder.name) == 40 else None
+    try:
+        return Located(folder, read_folder(folder), commit=commit)
+    except (OSError, ValueError):
+        pass  # the weights are not in the cache: ask for their headers
+    return _hub_headers(repository, revision, folder, commit)
+
+
+def _first_sentence(error: Exception) -> str:
+    if "outgoing traffic has been disabled" in str(error):
+        return "HF_HUB_OFFLINE is set"
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].removeprefix("Got: ")[:160]
+
+
+def _hub_headers(repository: str, revision: str, folder: Path, commit: str | None) -> Located:
+    from huggingface_hub import get_safetensors_metadata
+
+    try:
+        metadata = get_safetensors_metadata(repository, revision=revision)
+    except Exception as error:  # the client has many kinds; none of them stops the check, the headers stay unknown
+        reason = f"its weights' headers cannot be read from the Hub ({type(error).__name__})"
+        return Located(folder, warning=reason, commit=commit, weights_here=False)
+    tensors = {
+        name: Tensor(info.dtype, tuple(info.shape))
+        for file in metadata.files_metadata.values()
+        for name, info in file.tensors.items()
+    }
+    return Located(folder, tensors, commit=commit, weights_here=False)
