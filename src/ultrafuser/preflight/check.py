@@ -1,0 +1,148 @@
+"""The check: every part of a recipe looked at in turn, nothing large read, nothing raised before all is collected."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ultrafuser.preflight.data_check import check_data
+from ultrafuser.preflight.facts import Facts, read_facts
+from ultrafuser.preflight.findings import Finding, Report
+from ultrafuser.preflight.licences import check_licences
+from ultrafuser.preflight.memory import check_memory
+from ultrafuser.preflight.output import check_output
+from ultrafuser.preflight.sources import Resolve, SourceError, locate
+from ultrafuser.preflight.template_check import check_template
+from ultrafuser.preflight.vocabulary import check_end_tokens, check_vocabularies
+from ultrafuser.recipe import Recipe, RecipeError, load_recipe
+
+SMALL_HIDDEN = 1024  # below this width, a gate needs a larger learning rate than the paper's 2e-5
+SMALL_RATE = 1e-4
+
+
+def check(
+    recipe: Recipe, *, resolve: Resolve | None = None, resolve_data: Resolve | None = None, overwrite: bool = False
+) -> Report:
+    """Look at specialists, templates, data, licences, memory and output of a recipe.
+
+    `resolve` turns sources such as `zoo:text` into folders, `resolve_data` entries such as `zoo-sample:text/train` into
+    files (both leave everything else alone). Reads configurations, tokenizers, safetensors headers and data files only.
+    Never raises for what a user can mend: see `Report.raise_if_errors`.
+    """
+    report = Report()
+    resolve = resolve or _leave
+    facts, folders = _specialists(recipe, resolve, report)
+    complete = len(facts) == len(recipe.specialists)
+    templates: list[str | None] = []
+    tokenizer: Any = None
+    if recipe.tokenizer_name in {one.name for one in facts}:
+        tokenizer = next(one for one in facts if one.name == recipe.tokenizer_name).tokenizer
+        check_end_tokens(facts, recipe.tokenizer_name, report)
+        check_vocabularies(facts, recipe.tokenizer_name, report)
+        for one in facts:
+            spec = recipe.specialists[one.name]
+            templates.append(check_template(one.name, spec, one, tokenizer, report))
+    _shapes(recipe, facts, report)
+    usable = complete and tokenizer is not None and tokenizer.eos_token_id is not None and None not in templates
+    sources = [source for source in templates if source is not None] if usable else []
+    data = check_data(recipe, sources, tokenizer, resolve_data or _leave, report)
+    _context(recipe, facts, data.longest, report)
+    _learning_rates(recipe, facts, report)
+    if facts:
+        check_licences({one.name: one.licence for one in facts}, report)
+    if complete:
+        check_memory(recipe, facts, data.longest, report)
+    check_output(recipe, facts if complete else [], folders, report, overwrite=overwrite)
+    return report
+
+
+def check_file(path: str | Path, **options: Any) -> Report:
+    """`check` of a recipe file; mistakes in the file itself become findings too."""
+    try:
+        recipe = load_recipe(path)
+    except RecipeError as error:
+        report = Report()
+        report.findings += [Finding("error", p.field or "recipe", p.message, line=p.line) for p in error.problems]
+        return report
+    return check(recipe, **options)
+
+
+def _leave(source: str) -> str:
+    return source
+
+
+def _specialists(recipe: Recipe, resolve: Resolve, report: Report) -> tuple[list[Facts], dict[str, Path]]:
+    """Facts of every specialist that can be read, and the folders they lie in."""
+    facts, folders = [], {}
+    for name, spec in recipe.specialists.items():
+        where = f"specialists.{name}.source"
+        try:
+            located = locate(spec, resolve)
+            if not spec.is_hub:
+                folders[name] = located.folder
+            one = read_facts(name, located)
+        except SourceError as error:
+            report.add("error", where, f"{spec.source!r}: {error.message}", error.fix)
+            continue
+        facts.append(one)
+        report.specialists[name] = {"source": spec.source, **one.to_json()}
+        if located.warning:
+            report.add("warning", where, located.warning, "save the model as safetensors to have it checked")
+        size = "size unknown" if one.parameters is None else f"{one.parameters:,} parameters"
+        report.add("ok", where, f"{one.architecture}, {size}, {one.dtype}, hidden size {one.hidden_size}")
+    return facts, folders
+
+
+def _shapes(recipe: Recipe, facts: Sequence[Facts], report: Report) -> None:
+    """The shared gate reads hidden states of one width; soft-capped heads take the slow rule."""
+    widths = {one.name: one.hidden_size for one in facts}
+    if recipe.gate.type == "token" and len(set(widths.values())) > 1:
+        shown = ", ".join(f"{name} {width}" for name, width in widths.items())
+        report.add(
+            "error",
+            "gate.type",
+            f"'token' is one network for all specialists and needs one hidden size, found {shown}",
+            "use gate.type: joint, or specialists of one size",
+        )
+    capped = [one.name for one in facts if one.soft_cap]
+    if capped:
+        report.add(
+            "ok", "fusion.rule", f"{', '.join(capped)} caps its logits: fused by the plain rule, which is slower"
+        )
+
+
+def _context(recipe: Recipe, facts: Sequence[Facts], longest: int | None, report: Report) -> None:
+    """max_length and the longest conversation against the shortest context."""
+    known = [(one.context, one.name) for one in facts if one.context]
+    if not known:
+        return
+    context, name = min(known)
+    if longest is not None and longest > context:
+        report.add(
+            "error",
+            "max_length",
+            f"conversations of up to {longest} tokens are kept, but {name} was made for {context}",
+            f"set max_length to {context} or less",
+        )
+    elif recipe.max_length > context:
+        report.add(
+            "warning",
+            "max_length",
+            f"{recipe.max_length} is more than the {context} tokens that {name} was made for",
+            f"set it to {context}",
+        )
+
+
+def _learning_rates(recipe: Recipe, facts: Sequence[Facts], report: Report) -> None:
+    """Adam moves a weight by at most its learning rate a step: 2e-5 does not move a small gate far enough."""
+    if not facts or max(one.hidden_size for one in facts) >= SMALL_HIDDEN:
+        return
+    for i, stage in enumerate(recipe.stages):
+        if stage.train == "gate" and stage.learning_rate < SMALL_RATE:
+            reach = stage.learning_rate * stage.steps
+            report.add(
+                "warning",
+                f"stages[{i}].learning_rate",
+                f"{stage.learning_rate:g} over {stage.steps} steps moves a weight by {reach:.1g} at most: too little for "
+                "models this small",
+                "set it to about 1e-3",
+            )

@@ -1,0 +1,210 @@
+"""How much memory and disk each stage needs, estimated, against what the machine has. No torch: files and nvidia-smi.
+
+Bytes per parameter: weights that stand still count as stored; weights that learn are kept in float32 with their
+gradient and the two moments of Adam, 16 bytes together. Activations are counted per token and layer as
+4 x inner size + 12 x hidden size elements (after Korthikanti et al., 2022, section 4, for gated feed-forward blocks);
+a stage that trains only the gate keeps no graph of the specialists and needs those of one layer at a time.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ultrafuser.preflight.facts import Facts
+from ultrafuser.preflight.findings import Report
+from ultrafuser.recipe import Recipe, StageConfig
+
+GIB = 2**30
+WIDTH = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
+LEARNING = 16  # bytes per parameter that learns: float32 weight, gradient, two moments
+PROCESS = 0.6 * GIB  # Python, PyTorch and Transformers themselves
+HEAD_ROWS = 1024  # response positions whose fused logits exist at the same time
+LOGIT_COPIES = 3  # logits, their softmax and its gradient
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where the run takes place and what is free there, in bytes; None where that cannot be read."""
+
+    name: str
+    total: int | None
+    free: int | None
+
+
+def find_device(wanted: str) -> Device:
+    """The device that a recipe's `device` means on this machine."""
+    if wanted in ("mps",) or wanted.startswith("xpu"):
+        return Device(wanted, None, None)
+    cards = _cuda_cards()
+    if wanted == "cpu" or (wanted == "auto" and not cards):
+        total, free = _main_memory()
+        return Device("cpu", total, free)
+    index = int(wanted.partition(":")[2] or 0)
+    if index < len(cards):
+        total, free = cards[index]
+        return Device(f"cuda:{index}", total, free)
+    return Device(wanted, None, None)
+
+
+def _cuda_cards() -> list[tuple[int, int]]:
+    """Total and free bytes of each NVIDIA card, by nvidia-smi; empty without one."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    query = [program, "--query-gpu=memory.total,memory.free", "--format=csv,noheader,nounits"]
+    try:
+        text = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
+        rows = [line.split(",") for line in text.splitlines() if line.strip()]
+        return [(int(total) * 2**20, int(free) * 2**20) for total, free in rows]
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return []
+
+
+def _main_memory() -> tuple[int | None, int | None]:
+    """Total and available main memory in bytes, a container's limit included."""
+    total = free = None
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+        total, free = values["MemTotal"], values["MemAvailable"]
+    except (OSError, KeyError, ValueError, IndexError):
+        try:
+            total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (ValueError, OSError, AttributeError):
+            return None, None
+    for limit_file, used_file in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        try:
+            limit = int(Path(limit_file).read_text())
+            used = int(Path(used_file).read_text())
+        except (OSError, ValueError):
+            continue
+        total = min(total, limit)
+        free = min(free if free is not None else limit, max(0, limit - used))
+    return total, free
+
+
+def gate_parameters(kind: str, hidden_size: int, facts: Sequence[Facts]) -> int:
+    """Parameters of the gate (Ding et al., ACL 2025, equation 1, for `token`)."""
+    n = len(facts)
+    if kind == "constant":
+        return n
+    width = facts[0].hidden_size if kind == "token" else sum(one.hidden_size for one in facts)
+    outputs = 1 if kind == "token" else n
+    return width * hidden_size + hidden_size + hidden_size * outputs
+
+
+def stage_memory(recipe: Recipe, stage: StageConfig, facts: Sequence[Facts], tokens: int) -> dict[str, int]:
+    """Bytes that one stage needs, by kind; `tokens` is the longest sequence."""
+    learns = stage.train in ("all", "specialists")
+    width = {one.name: width_of(recipe, one) for one in facts}
+    micro = len(recipe.data) * stage.examples_per_category // stage.accumulation
+    seen = micro * tokens
+    weights = optimiser = activations = 0
+    for one in facts:
+        parameters = one.parameters or 0
+        weights += parameters * (4 if learns else width[one.name])
+        optimiser += parameters * (LEARNING - 4) if learns else 0
+        number = 4 if learns else width[one.name]
+        layer = seen * (4 * one.inner_size + 12 * one.hidden_size) * number
+        kept = seen * one.hidden_size * number  # the last hidden states, until the head has read them
+        if not learns:
+            activations = max(activations, layer)
+        elif stage.gradient_checkpointing:
+            activations += one.layers * kept
+        else:
+            activations += one.layers * layer
+        activations += kept
+    if learns and stage.gradient_checkpointing:
+        activations += max(seen * (4 * one.inner_size + 12 * one.hidden_size) * 4 for one in facts)
+    activations += LOGIT_COPIES * min(seen, HEAD_ROWS) * max(one.vocab_rows for one in facts) * 4
+    gate = gate_parameters(recipe.gate.type, recipe.gate.hidden_size, facts) * LEARNING
+    parts = {"weights": weights, "optimiser": optimiser + gate, "activations": activations}
+    return {**parts, "total": sum(parts.values()), "examples_at_once": micro}
+
+
+def width_of(recipe: Recipe, one: Facts) -> int:
+    """Bytes of one weight of a specialist, as the recipe loads it."""
+    wanted = recipe.specialists[one.name].dtype or recipe.dtype
+    return WIDTH.get(one.dtype if wanted == "auto" else wanted, 4)
+
+
+def check_memory(recipe: Recipe, facts: Sequence[Facts], longest: int | None, report: Report) -> None:
+    """Notes whether every stage fits; fills `report.memory`."""
+    device = find_device(recipe.device)
+    if recipe.device.startswith("cuda") and device.total is None:
+        report.add("error", "device", f"{recipe.device!r} is not on this machine (asked nvidia-smi)", "use auto or cpu")
+    unknown = [one.name for one in facts if one.parameters is None]
+    report.memory = {
+        "device": device.name,
+        "total_bytes": device.total,
+        "free_bytes": device.free,
+        "longest_tokens": longest or recipe.max_length,
+        "stages": {},
+    }
+    if unknown:
+        report.add("warning", "stages", f"memory not estimated: the size of {', '.join(unknown)} is not known")
+        return
+    for i, stage in enumerate(recipe.stages):
+        need = stage_memory(recipe, stage, facts, longest or recipe.max_length)
+        report.memory["stages"][stage.name] = need
+        _compare(f"stages[{i}]", stage, need, device, report)
+    if not recipe.stages:
+        need = {"weights": sum((one.parameters or 0) * width_of(recipe, one) for one in facts)}
+        report.memory["weights_bytes"] = need["weights"]
+
+
+def _compare(field: str, stage: StageConfig, need: dict[str, int], device: Device, report: Report) -> None:
+    whole = need["total"] + (PROCESS if device.name == "cpu" else 0)
+    certain = need["weights"] + need["optimiser"]
+    what = f"stage {stage.name} needs about {gib(whole)} ({gib(certain)} for weights and optimiser)"
+    if device.total is None:
+        report.add("ok", field, f"{what}; what {device.name} has cannot be read here")
+    elif certain > device.total:
+        fix = "train the gate alone (train: gate)" if stage.train != "gate" else "use dtype: bfloat16"
+        report.add(
+            "error", field, f"{what}, {device.name} has {gib(device.total)} in all", f"{fix}, or a larger machine"
+        )
+    elif device.free is not None and whole > device.free:
+        report.add("warning", field, f"{what}, {device.name} has {gib(device.free)} free", _smaller(stage))
+    else:
+        free = device.total if device.free is None else device.free
+        report.add("ok", field, f"{what}; {device.name} has {gib(free)} free")
+
+
+def _smaller(stage: StageConfig) -> str:
+    """What makes a stage need less."""
+    larger = [
+        d
+        for d in range(stage.accumulation + 1, stage.examples_per_category + 1)
+        if stage.examples_per_category % d == 0
+    ]
+    advice = [f"accumulation: {larger[min(1, len(larger) - 1)]}"] if larger else []
+    if not stage.gradient_checkpointing and stage.train != "gate":
+        advice.append("gradient_checkpointing: true")
+    return f"try {' and '.join(advice)}" if advice else "try a smaller max_length"
+
+
+def gib(n_bytes: float) -> str:
+    """Bytes for a person."""
+    return f"{n_bytes / GIB:.1f} GiB" if n_bytes >= 0.1 * GIB else f"{n_bytes / 2**20:.0f} MiB"
+
+
+def disk_needed(recipe: Recipe, facts: Sequence[Facts]) -> dict[str, int]:
+    """Bytes on disk: the fused model, and two checkpoints of what learns (one is kept while the next is written)."""
+    model = sum((one.parameters or 0) * width_of(recipe, one) for one in facts)
+    learning = any(stage.train != "gate" for stage in recipe.stages)
+    checkpoints = 2 * (LEARNING - 4) * sum(one.parameters or 0 for one in facts) if learning else 0
+    gate = 4 * gate_parameters(recipe.gate.type, recipe.gate.hidden_size, facts)
+    return {"model": model + gate, "checkpoints": checkpoints + (6 * gate if recipe.stages else 0)}
+
+
+def plain(device: Device) -> dict[str, Any]:
+    """A device as plain data."""
+    return {"name": device.name, "total_bytes": device.total, "free_bytes": device.free}
