@@ -142,7 +142,7 @@ def _learning_rates(recipe: Recipe, facts: Sequence[Facts], report: Report) -> N
             report.add(
                 "warning",
                 f"stages[{i}].learning_rate",
-                f"{stage.learning_rate:g} over {stage.steps} steps moves a weight by {reach:.1g} at most: too little for "
-                "models this small",
+                f"{stage.learning_rate:g} over {stage.steps} steps moves a weight by {reach:.1g} at most: too little "
+                "for models this small",
                 "set it to about 1e-3",
             )

@@ -112,6 +112,10 @@ def _prefix_texts(messages: Sequence[Message], templates: Sequence[str], tokeniz
 def _encode_prefixes(texts: list[list[str]], tokenizer: Any) -> list[list[list[int]]]:
     flat = list(dict.fromkeys(text for turns in texts for text in turns))
     ids = dict(zip(flat, _ids(flat, tokenizer), strict=True))
+    if any(not ids[turns[0]] for turns in texts):
+        raise ValueError(
+            "template: renders an empty prompt, so that nothing could predict the first token of the answer"
+        )
     return [[list(ids[text]) for text in turns] for turns in texts]
 
 
