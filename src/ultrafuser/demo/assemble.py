@@ -50,12 +50,12 @@ def assemble(
         examples_per_step={name: stage.examples_per_category * len(DOMAINS) for name, stage in stages.items()},
         items={domain: sum(item.category == domain for item in best) for domain in COLUMNS},
         tokens={domain: sum(item.n_tokens for item in best if item.category == domain) for domain in COLUMNS},
-        training_items=parts["stage2"].training_items,
-        parameters={**parts["stage2"].parameters, **parts["further_tuned"].parameters},
+        training_items=parts["fused"].training_items,
+        parameters={**parts["fused"].parameters, **parts["further_tuned"].parameters},
         version=__version__,
     )
-    curves = [curve for name in ("stage1", "stage2", "uniform_stage2", "further_tuned") for curve in parts[name].curves]
-    return result, DemoDetails(items=items, curves=curves, examples=parts["stage2"].examples)
+    curves = [curve for name in ("fused", "uniform_stage2", "further_tuned") for curve in parts[name].curves]
+    return result, DemoDetails(items=items, curves=curves, examples=parts["fused"].examples)
 
 
 def _differences(items: Mapping[str, list[Item]], best: list[Item]) -> dict[str, dict[str, Difference]]:

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from transformers import TrainerCallback
 
 
 class StepReport(TrainerCallback):
-    """Passes phase, step, number of steps and the last logged loss on to `report` after each step."""
+    """Passes phase, step, number of steps and the last logged loss on to `report` after each step.
 
-    def __init__(self, phase: str, report: Callable[[str, int, int, float | None], None]) -> None:
-        self.phase = phase
+    `phases` are the names of the stages in order; `next` moves on to the following one.
+    """
+
+    def __init__(self, phases: Sequence[str], report: Callable[[str, int, int, float | None], None]) -> None:
+        self.phases = list(phases)
         self.report = report
         self.loss: float | None = None
+
+    @property
+    def phase(self) -> str:
+        """What is being trained."""
+        return self.phases[0]
+
+    def next(self) -> None:
+        """The stage is done."""
+        self.loss = None
+        if len(self.phases) > 1:
+            del self.phases[0]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Say where it begins: at a checkpoint when it goes on."""

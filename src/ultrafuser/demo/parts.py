@@ -5,7 +5,7 @@ A part killed midway goes on from its last checkpoint when it is run again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +15,12 @@ from pydantic import Field
 
 from ultrafuser.demo.examples import coloured_examples
 from ultrafuser.demo.material import Material, open_material
-from ultrafuser.demo.plan import DemoPlan, DemoSources, recipe, remove, write_model
+from ultrafuser.demo.plan import DemoPlan, DemoSources, recipe, write_model
 from ultrafuser.demo.results import DOMAINS, ByDomain, Curve, Example, Item, Strict
 from ultrafuser.demo.statistics import loss_by_domain, mean_over_domains
 from ultrafuser.recipe import StageConfig
 
+Weights = Sequence[float] | None  # forced weights, None asks the gate
 Report = Callable[[str, int, int, float | None], None]  # phase, done, total, loss
 
 
@@ -58,7 +59,6 @@ def run_part(name: str, context: Context) -> Part:
     file = part_file(context.folder, name)
     if not file.is_file():
         write_model(file, PARTS[name](context))
-        remove(context.work(name))
     return load_part(context.folder, name)
 
 
@@ -78,48 +78,35 @@ def best_base(validation: dict[str, ByDomain]) -> str:
 
 
 def measure_specialists(context: Context) -> Part:
-    """Each specialist alone (a fused model of one) on held-out and validation items; all with equal weights."""
+    """Each specialist alone (all weight on it) on held-out and validation items; and all with equal weights."""
     names = context.material.names
-    items: dict[str, list[Item]] = {}
-    validation: dict[str, ByDomain] = {}
-    for name in names:
-        model = _build(context, [name])
-        items[name] = _measure(context, model, "heldout", name)
-        validation[name] = loss_by_domain(_measure(context, model, "validation", name))
-    items["uniform"] = _measure(context, _build(context, names), "heldout", "uniform mixture", _equal(names))
-    return Part(items=items, validation=validation)
+    alone: dict[str, Weights] = {name: [float(other == name) for other in names] for name in names}
+    model = _build(context, names)
+    items = _measure(context, model, "heldout", "specialists", {**alone, "uniform": _equal(names)})
+    chosen_on = _measure(context, model, "validation", "specialists on validation", alone)
+    return Part(items=items, validation={name: loss_by_domain(rows) for name, rows in chosen_on.items()})
 
 
-def train_stage1(context: Context) -> Part:
-    """The gate learns, the specialists stay as they are."""
-    from safetensors.torch import save_file
-
-    model = _build(context, context.material.names)
-    curve = _train(context, model, context.plan.gate_stage(), "stage1")
-    gate = {name: tensor.contiguous() for name, tensor in model.gate.state_dict().items()}
-    save_file(gate, _gate_file(context))
-    return Part(items={"stage1": _measure(context, model, "heldout", "fused, stage 1")}, curves=[curve])
-
-
-def train_stage2(context: Context) -> Part:
-    """Gate and specialists learn together; leaves the fused model in the folder `fused`."""
-    from safetensors.torch import load_file
-
+def train_fused(context: Context) -> Part:
+    """Both stages, measured after each; leaves the fused model in the folder `fused`."""
     from ultrafuser.modeling import save_fused
 
-    material = context.material
+    material, plan = context.material, context.plan
     model = _build(context, material.names)
-    model.gate.load_state_dict(load_file(_gate_file(context)))
-    curve = _train(context, model, context.plan.full_stage(), "stage2")
-    items = _measure(context, model, "heldout", "fused, stage 2")
-    validation = loss_by_domain(_measure(context, model, "validation", "fused, stage 2"))
-    examples = coloured_examples(model, material, context.plan)
-    yaml = recipe(context.plan).dump_yaml()
+    phases = {"gate": "stage1", "all": "stage2"}
+    items: dict[str, list[Item]] = {}
+
+    def after_stage(stage: StageConfig, trained: Any) -> None:
+        phase = phases[stage.name]
+        items.update(_measure(context, trained, "heldout", f"fused, {phase}", {phase: None}))
+
+    curves = _train(context, model, [plan.gate_stage(), plan.full_stage()], phases, after_stage=after_stage)
+    examples = coloured_examples(model, material, plan)
+    yaml = recipe(plan).dump_yaml()
     save_fused(model, material.tokenizer, context.folder / "fused", overwrite=True, recipe_yaml=yaml)
     return Part(
-        items={"stage2": items},
-        validation={"stage2": validation},
-        curves=[curve],
+        items=items,
+        curves=curves,
         examples=examples,
         parameters={"fused": _parameters(model)},
         training_items=material.dataset("train", material.names).counts(),
@@ -130,30 +117,31 @@ def train_uniform(context: Context) -> Part:
     """The control that isolates the gate: equal weights, the same stage 2 for the specialists."""
     names = context.material.names
     model = _build(context, names)
-    curve = _train(context, model, context.plan.specialists_stage("uniform"), "uniform_stage2", _equal(names))
-    items = _measure(context, model, "heldout", "uniform, trained", _equal(names))
-    return Part(items={"uniform_stage2": items}, curves=[curve])
+    stage = context.plan.specialists_stage("uniform")
+    curves = _train(context, model, [stage], {"uniform": "uniform_stage2"}, weights=_equal(names))
+    items = _measure(context, model, "heldout", "uniform, trained", {"uniform_stage2": _equal(names)})
+    return Part(items=items, curves=curves)
 
 
 def train_further(context: Context) -> Part:
     """The best single specialist as a fused model of one, trained on the same batches for the same full steps."""
     base = best_base(load_part(context.folder, "specialists").validation)
     model = _build(context, [base])
-    curve = _train(context, model, context.plan.specialists_stage("further"), "further_tuned")
-    items = _measure(context, model, "heldout", "further tuned")
+    stage = context.plan.specialists_stage("further")
+    curves = _train(context, model, [stage], {"further": "further_tuned"})
+    items = _measure(context, model, "heldout", "further tuned", {"further_tuned": None})
     parameters = _parameters(model) - sum(p.numel() for p in model.gate.parameters())
-    return Part(items={"further_tuned": items}, curves=[curve], parameters={"further_tuned": parameters})
+    return Part(items=items, curves=curves, parameters={"further_tuned": parameters})
 
 
 PARTS: dict[str, Callable[[Context], Part]] = {
     "specialists": measure_specialists,
-    "stage1": train_stage1,
-    "stage2": train_stage2,
+    "fused": train_fused,
     "further_tuned": train_further,
     "uniform_stage2": train_uniform,
 }
 # Two processes side by side, about equally long; within a lane a part may use what an earlier one stored.
-LANES = (("stage1", "stage2"), ("specialists", "further_tuned", "uniform_stage2"))
+LANES = (("fused",), ("specialists", "further_tuned", "uniform_stage2"))
 
 
 def _build(context: Context, names: Sequence[str]) -> Any:
@@ -171,24 +159,45 @@ def _build(context: Context, names: Sequence[str]) -> Any:
 
 
 def _train(
-    context: Context, model: Any, stage: StageConfig, phase: str, weights: Sequence[float] | None = None
-) -> Curve:
+    context: Context,
+    model: Any,
+    stages: Sequence[StageConfig],
+    phases: Mapping[str, str],
+    *,
+    weights: Weights = None,
+    after_stage: Callable[[StageConfig, Any], None] | None = None,
+) -> list[Curve]:
+    """Run the stages; `phases` says what each is called in the demo. One curve per stage."""
     from ultrafuser.demo.callback import StepReport
     from ultrafuser.training import run_stages
 
     names = model.config.specialist_names
+    order = [phases[stage.name] for stage in stages]
+    reporter = StepReport(order, context.report)
+
+    def after(stage: StageConfig, trained: Any) -> None:
+        reporter.next()
+        if after_stage is not None:
+            after_stage(stage, trained)
+
     result = run_stages(
         model,
         context.material.tokenizer,
-        [stage],
+        stages,
         context.material.dataset("train", names),
         context.material.dataset("validation", names),
-        context.work(phase),
+        context.work(order[-1]),
         seed=context.plan.seed,
-        callbacks=[StepReport(phase, context.report)],
+        callbacks=[reporter],
         forced_gate_weights=weights,
+        after_stage=after,
+        eval_batch_size=context.plan.batch_size,
+        tensorboard=False,
     )
-    return curve_from_history(phase, result.history)
+    return [
+        curve_from_history(phases[stage.name], [entry for entry in result.history if entry["stage"] == stage.name])
+        for stage in stages
+    ]
 
 
 def curve_from_history(name: str, history: Sequence[dict[str, Any]]) -> Curve:
@@ -206,24 +215,28 @@ def curve_from_history(name: str, history: Sequence[dict[str, Any]]) -> Curve:
 
 
 def _measure(
-    context: Context, model: Any, split: str, label: str, weights: Sequence[float] | None = None
-) -> list[Item]:
-    from ultrafuser.training import evaluate_response_loss
+    context: Context, model: Any, split: str, label: str, weightings: Mapping[str, Weights]
+) -> dict[str, list[Item]]:
+    """The items of a split under each weighting, all in one pass; `label` says in the progress what is measured."""
+    from ultrafuser.training import evaluate_many
 
     dataset = context.material.dataset(split, model.config.specialist_names)
     phase = f"measure: {label}"
     context.report(phase, 0, len(dataset), None)
-    found = evaluate_response_loss(
+    found = evaluate_many(
         model,
         dataset,
-        gate_weights=weights,
+        weightings,
         batch_size=context.plan.batch_size,
         progress=lambda done, total: context.report(phase, done, total, None),
     )
-    return [
-        Item(id=id_, category=category, n_tokens=int(n), loss_sum=float(total), weights=[float(w) for w in mean])
-        for id_, category, total, n, mean in found.per_example
-    ]
+    return {
+        method: [
+            Item(id=e.id, category=e.category, n_tokens=e.n_tokens, loss_sum=e.loss_sum, weights=list(e.weights))
+            for e in losses.per_example
+        ]
+        for method, losses in found.items()
+    }
 
 
 def _equal(names: Sequence[str]) -> list[float]:
@@ -232,9 +245,3 @@ def _equal(names: Sequence[str]) -> list[float]:
 
 def _parameters(model: Any) -> int:
     return sum(p.numel() for p in model.parameters())
-
-
-def _gate_file(context: Context) -> Path:
-    path = context.folder / "work" / "gate.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
