@@ -72,7 +72,7 @@ def test_bad_files(tmp_path, content, name, said):
 
 
 def test_missing_folder_is_said_at_once(tmp_path):
-    with pytest.raises(ValueError, match="does not exist.*hub:owner/name"):
+    with pytest.raises(ValueError, match=r"does not exist.*hub:owner/name"):
         load_conversations("no/such", "text")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no file ending in"):

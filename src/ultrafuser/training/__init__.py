@@ -1,0 +1,49 @@
+"""Training in stages, and the response loss of a fused model."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ultrafuser.training.callbacks import TrainingInterrupted
+    from ultrafuser.training.evaluation import ExampleLoss, ResponseLoss, evaluate_many, evaluate_response_loss
+    from ultrafuser.training.health import collapse_warnings
+    from ultrafuser.training.results import StageResult, TrainingResult
+    from ultrafuser.training.stages import run_stages
+    from ultrafuser.training.trainer import FuserTrainer, TrainingDiverged
+
+_HOME = {
+    "ExampleLoss": "evaluation",
+    "FuserTrainer": "trainer",
+    "ResponseLoss": "evaluation",
+    "StageResult": "results",
+    "TrainingDiverged": "trainer",
+    "TrainingInterrupted": "callbacks",
+    "TrainingResult": "results",
+    "collapse_warnings": "health",
+    "evaluate_many": "evaluation",
+    "evaluate_response_loss": "evaluation",
+    "run_stages": "stages",
+}
+
+__all__ = [
+    "ExampleLoss",
+    "FuserTrainer",
+    "ResponseLoss",
+    "StageResult",
+    "TrainingDiverged",
+    "TrainingInterrupted",
+    "TrainingResult",
+    "collapse_warnings",
+    "evaluate_many",
+    "evaluate_response_loss",
+    "run_stages",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module that defines `name` when it is first asked for: evaluation does not need the Trainer."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,82 @@
+"""A stage's settings in the words of transformers.TrainingArguments."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from ultrafuser.recipe import StageConfig
+
+__all__ = ["half_precision_specialists", "training_arguments", "world_size"]
+
+SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+
+
+def world_size() -> int:
+    """Number of processes, as torchrun and accelerate launch announce it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def half_precision_specialists(model: Any) -> dict[int, torch.dtype]:
+    """The specialists stored in 16 bits, by index."""
+    dtypes = {place: next(specialist.parameters()).dtype for place, specialist in enumerate(model.specialists)}
+    return {place: dtype for place, dtype in dtypes.items() if dtype in (torch.bfloat16, torch.float16)}
+
+
+def training_arguments(
+    stage: StageConfig, folder: Path, model: Any, *, n_categories: int, seed: int, validate: bool
+) -> TrainingArguments:
+    """Arguments of one stage; sets up the processes when started by torchrun or accelerate.
+
+    Specialists stored in 16 bits learn in mixed precision. Raises ValueError when the optimiser batch cannot be cut
+    into equal micro-batches, or float16 is asked for where it cannot be trained.
+    """
+    chunks = stage.accumulation * world_size()
+    examples = stage.examples_per_category * n_categories
+    if examples % chunks:
+        raise ValueError(
+            f"stages.{stage.name}: {examples} examples per batch cannot be cut into equal parts by accumulation "
+            f"{stage.accumulation} x {world_size()} processes; change examples_per_category or accumulation"
+        )
+    on_cpu = model.device.type == "cpu"
+    half = set(half_precision_specialists(model).values()) if stage.train != "gate" else set()
+    if torch.float16 in half and (on_cpu or torch.bfloat16 in half):
+        raise ValueError("dtype: float16 cannot be trained here; use bfloat16 or float32")
+    args = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=examples // chunks,
+        gradient_accumulation_steps=stage.accumulation,
+        max_steps=stage.steps,
+        learning_rate=stage.learning_rate,
+        lr_scheduler_type=SCHEDULES[stage.schedule],
+        warmup_steps=stage.warmup_steps,
+        weight_decay=stage.weight_decay,
+        max_grad_norm=stage.max_grad_norm,
+        optim="adamw_torch_fused",
+        bf16=torch.bfloat16 in half,
+        fp16=torch.float16 in half,
+        seed=seed,
+        use_cpu=on_cpu,
+        use_cache=model.config.use_cache,
+        logging_steps=stage.logging_steps,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if validate else "no",
+        eval_steps=(stage.eval_every or stage.steps) if validate else None,
+        save_strategy="steps",
+        save_steps=stage.save_every or stage.steps,
+        metric_for_best_model="loss" if validate else None,
+        greater_is_better=False if validate else None,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=not on_cpu,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        ddp_find_unused_parameters=False,
+    )
+    args._n_gpu = min(args.n_gpu, 1)  # several GPUs are used by torchrun or accelerate, not by nn.DataParallel
+    return args

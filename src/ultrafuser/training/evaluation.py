@@ -1,0 +1,176 @@
+"""Response loss of a fused model on a data set, per example, with the gate's weights or with forced ones.
+
+B batch, R response positions, N specialists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ultrafuser.data import ResponseCollator, ResponseDataset
+from ultrafuser.data.collator import IGNORE
+from ultrafuser.modeling.gate import normalise
+from ultrafuser.modeling.loss import response_loss
+
+__all__ = ["ExampleLoss", "ResponseLoss", "evaluate_many", "evaluate_response_loss"]
+
+Weighting = Sequence[float] | torch.Tensor | None
+Progress = Callable[[int, int], None]
+
+
+class ExampleLoss(NamedTuple):
+    """One example's loss in nats, summed over its response tokens, and the mean weight of each specialist over them."""
+
+    id: str
+    category: str
+    loss_sum: float
+    n_tokens: int
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ResponseLoss:
+    """Losses of all examples, in the data set's order, and their summaries by category."""
+
+    per_example: list[ExampleLoss]
+    categories: list[str]
+    specialists: list[str]
+
+    def by_category(self) -> dict[str, float]:
+        """Mean loss per response token in nats, over all tokens of a category."""
+        return {
+            name: sum(e.loss_sum for e in found) / max(sum(e.n_tokens for e in found), 1)
+            for name, found in self._grouped().items()
+        }
+
+    def mean(self) -> float:
+        """Mean of the categories' losses: every category counts the same."""
+        found = self.by_category()
+        return sum(found.values()) / len(found)
+
+    def mean_weights(self) -> dict[str, dict[str, float]]:
+        """Mean weight of each specialist over the response tokens of a category."""
+        means = {}
+        for name, found in self._grouped().items():
+            tokens = np.array([e.n_tokens for e in found], dtype=np.float64)
+            weights = np.array([e.weights for e in found], dtype=np.float64)
+            mean = (tokens @ weights) / max(tokens.sum(), 1)
+            means[name] = dict(zip(self.specialists, mean.tolist(), strict=True))
+        return means
+
+    def _grouped(self) -> dict[str, list[ExampleLoss]]:
+        groups: dict[str, list[ExampleLoss]] = {name: [] for name in self.categories}
+        for example in self.per_example:
+            groups[example.category].append(example)
+        return {name: found for name, found in groups.items() if found}
+
+
+def evaluate_response_loss(
+    model: Any,
+    dataset: ResponseDataset,
+    *,
+    gate_weights: Weighting = None,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> ResponseLoss:
+    """Loss of the fused model on every example; `gate_weights` (N,) forces the weights, None asks the gate."""
+    return evaluate_many(model, dataset, {"": gate_weights}, batch_size=batch_size, progress=progress)[""]
+
+
+def evaluate_many(
+    model: Any,
+    dataset: ResponseDataset,
+    weightings: Mapping[str, Weighting],
+    *,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> dict[str, ResponseLoss]:
+    """`evaluate_response_loss` for several weightings at once, for example {"fused": None, "text": (1, 0, 0)}.
+
+    The specialists read each batch once; only gate and head run for each weighting. Batches hold examples of like
+    length. Raises ValueError for a weighting that does not fit the number of specialists.
+    """
+    _check(model, dataset, weightings, batch_size)
+    found: dict[str, list[ExampleLoss | None]] = {name: [None] * len(dataset) for name in weightings}
+    collator = ResponseCollator(getattr(model.config, "pad_token_id", None))
+    order = np.argsort(-dataset.lengths, kind="stable").tolist()
+    training = {module: module.training for module in [model, model.gate, *model.specialists]}
+    model.eval()
+    try:
+        for start in range(0, len(order), batch_size):
+            indices = order[start : start + batch_size]
+            batch = collator([dataset[index] for index in indices])
+            for name, rows in _evaluate_batch(model, batch, weightings).items():
+                for index, row in zip(indices, rows, strict=True):
+                    example = dataset[index]
+                    category = dataset.categories[example.category]
+                    found[name][index] = ExampleLoss(example.id, category, row[0], int(row[1]), tuple(row[2:]))
+            if progress is not None:
+                progress(start + len(indices), len(order))
+    finally:
+        for module, was_training in training.items():
+            module.train(was_training)
+    names = list(model.config.specialist_names)
+    return {
+        name: ResponseLoss([e for e in examples if e is not None], dataset.categories, names)
+        for name, examples in found.items()
+    }
+
+
+@torch.no_grad()
+def _evaluate_batch(
+    model: Any, batch: Mapping[str, torch.Tensor], weightings: Mapping[str, Weighting]
+) -> dict[str, list[list[float]]]:
+    """Per weighting and example: loss sum, number of tokens, mean weight of each specialist."""
+    inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "category"}
+    names = list(weightings)
+    output = model(**inputs, gate_weights=weightings[names[0]], output_hidden_states=len(names) > 1)
+    keep_BR = inputs["labels"] != IGNORE
+    results = {names[0]: _rows(output.token_loss, output.gate_weights, keep_BR)}
+    for name in names[1:]:
+        weights_BRN = _weights(model, output.hidden_states, weightings[name])
+        kept = [hidden[keep_BR] for hidden in output.hidden_states]
+        rule = model.config.fusion["rule"]
+        rows_M = response_loss(weights_BRN[keep_BR], kept, model.heads, rule, inputs["labels"][keep_BR])
+        token_loss_BR = rows_M.new_zeros(keep_BR.shape).masked_scatter(keep_BR, rows_M)
+        results[name] = _rows(token_loss_BR, weights_BRN, keep_BR)
+    return results
+
+
+def _weights(model: Any, hidden_BRD: Sequence[torch.Tensor], weighting: Weighting) -> torch.Tensor:
+    """Weights (B, R, N) for hidden states already computed: the gate's, or forced ones."""
+    if weighting is None:
+        with torch.autocast(hidden_BRD[0].device.type, enabled=False):
+            return normalise(model.gate(hidden_BRD), model.config.fusion["top_k"])
+    forced_N = torch.as_tensor(weighting, dtype=torch.float32, device=hidden_BRD[0].device)
+    return forced_N.expand(*hidden_BRD[0].shape[:-1], len(hidden_BRD))
+
+
+def _rows(token_loss_BR: torch.Tensor, weights_BRN: torch.Tensor, keep_BR: torch.Tensor) -> list[list[float]]:
+    keep = keep_BR.to(token_loss_BR.device)
+    tokens_B = keep.sum(1).double()
+    mean_BN = (weights_BRN.double() * keep[..., None]).sum(1) / tokens_B.clamp_min(1)[:, None]
+    loss_B = token_loss_BR.double().sum(1)
+    return torch.cat([loss_B[:, None], tokens_B[:, None], mean_BN], dim=1).tolist()
+
+
+def _check(model: Any, dataset: ResponseDataset, weightings: Mapping[str, Weighting], batch_size: int) -> None:
+    if not weightings:
+        raise ValueError("weightings: none given; name at least one, for example {'fused': None}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size: {batch_size} is below 1")
+    if len(dataset) == 0:
+        raise ValueError("dataset: holds no example to evaluate")
+    if dataset.n_specialists != model.n_specialists:
+        raise ValueError(
+            f"dataset: encoded for {dataset.n_specialists} specialists, the model has {model.n_specialists}; "
+            "encode it with the model's templates"
+        )
+    for name, weighting in weightings.items():
+        if weighting is not None and len(weighting) != model.n_specialists:
+            raise ValueError(f"gate_weights {name!r}: {len(weighting)} weights for {model.n_specialists} specialists")

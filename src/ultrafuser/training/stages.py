@@ -1,0 +1,163 @@
+"""The loop over stages: each one is trained, or taken from its folder where it is already done.
+
+A run killed at any moment and started again ends with the same weights, bit for bit, as one left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from accelerate import PartialState
+from transformers import TrainerCallback
+
+from ultrafuser.data import ResponseDataset
+from ultrafuser.recipe import StageConfig
+from ultrafuser.training.parameters import TRAINABLE, fingerprint_of_weights, load_weights, set_formats
+from ultrafuser.training.results import StageResult, TrainingResult
+from ultrafuser.training.run import Run
+from ultrafuser.training.work import describe_stage, open_work
+
+__all__ = ["run_stages"]
+
+AfterStage = Callable[[StageConfig, Any], None]
+
+
+def run_stages(
+    model: Any,
+    tokenizer: Any,
+    stages: Sequence[StageConfig],
+    train: ResponseDataset,
+    validation: ResponseDataset | None,
+    output_dir: str | Path,
+    *,
+    seed: int,
+    callbacks: Sequence[TrainerCallback] = (),
+    resume: bool = True,
+    forced_gate_weights: Sequence[float] | None = None,
+    overwrite: bool = False,
+    keep: Literal["last", "best"] = "last",
+    recipe: dict[str, Any] | None = None,
+    after_stage: AfterStage | None = None,
+    eval_batch_size: int = 16,
+    tensorboard: bool = True,
+) -> TrainingResult:
+    """Train `model` in place through all stages; checkpoints, history and TensorBoard go to `output_dir`/work.
+
+    Called again after an interruption, with the model as it was at first, it goes on where it was. `keep` says which
+    weights a stage hands on: its last, or those of its best validation loss. `recipe` (plain JSON) joins the
+    fingerprint that guards against going on with other settings. `after_stage(stage, model)` is called with each
+    stage's weights in place, stages taken from their folder included. `forced_gate_weights` (N,) replaces the gate.
+
+    Raises ValueError on bad settings before anything is trained, TrainingDiverged on a loss that is not finite,
+    TrainingInterrupted when asked to stop by a signal.
+    """
+    stages = list(stages)
+    _check(model, stages, train, validation, forced_gate_weights, keep)
+    run = Run(
+        model=model,
+        pad_token_id=getattr(tokenizer, "pad_token_id", None),
+        stages=stages,
+        train=train,
+        validation=validation,
+        work=Path(output_dir) / "work",
+        seed=seed,
+        callbacks=list(callbacks),
+        forced=forced_gate_weights,
+        keep=keep,
+        eval_batch_size=eval_batch_size,
+        tensorboard=tensorboard,
+    )
+    fingerprint = {
+        "stages": [describe_stage(stage) for stage in stages],
+        "seed": seed,
+        "keep": keep,
+        "forced_gate_weights": None if forced_gate_weights is None else [float(w) for w in forced_gate_weights],
+        "train": {"examples": train.counts(), "sha256": train.content_hash()},
+        "weights": fingerprint_of_weights(model),
+        **({"recipe": recipe} if recipe is not None else {}),
+    }
+    if PartialState().is_main_process:
+        open_work(Path(output_dir), fingerprint, resume=resume, overwrite=overwrite)
+    PartialState().wait_for_everyone()
+    return _through(run, after_stage)
+
+
+def _through(run: Run, after_stage: AfterStage | None) -> TrainingResult:
+    """All stages in order; the model is left with everything thawed, in eval mode, in its own number formats."""
+    results: list[StageResult] = []
+    history = run.history()
+    try:
+        with run.stop.listening(wanted=PartialState().num_processes == 1):
+            for place, stage in enumerate(run.stages):
+                folder = run.folder(place)
+                set_formats(run.model, run.half, learning=stage.train != "gate")
+                record, restored = folder.done(), True
+                if record is None:
+                    record, restored = run.train_stage(place, history, results[-1].after if results else None), False
+                if restored or run.keep == "best":
+                    load_weights(run.model, folder.path / record["weights"])
+                results.append(StageResult(**{k: v for k, v in record.items() if k != "weights"}))
+                if after_stage is not None:
+                    after_stage(stage, run.model)
+    finally:
+        set_formats(run.model, run.half, learning=False)
+        run.model.requires_grad_(True)
+        run.model.eval()
+    _note_training(run)
+    return TrainingResult(history.entries, results)
+
+
+def _note_training(run: Run) -> None:
+    """Write into the model's configuration how long, and on what, its gate was trained."""
+    learnt = [stage for stage in run.stages if TRAINABLE[stage.train][0]]
+    before = dict(run.model.config.gate_training or {})
+    tokens = run.train.response_tokens()
+    run.model.config.gate_training = {
+        "trained": bool(before.get("trained")) or bool(learnt),
+        "stages": [*before.get("stages", []), *(stage.model_dump() for stage in run.stages)],
+        "data": {
+            name: {"examples": count, "response_tokens": tokens[name]} for name, count in run.train.counts().items()
+        },
+        "seed": run.seed,
+    }
+
+
+def _check(
+    model: Any,
+    stages: Sequence[StageConfig],
+    train: ResponseDataset,
+    validation: ResponseDataset | None,
+    forced: Sequence[float] | None,
+    keep: str,
+) -> None:
+    names = [stage.name for stage in stages]
+    if not stages:
+        raise ValueError("stages: none given; name at least one")
+    if len(set(names)) < len(names):
+        raise ValueError(f"stages: {', '.join(names)} holds a name twice; each stage needs its own")
+    if keep not in ("last", "best"):
+        raise ValueError(f"keep: {keep!r} is not one of last, best")
+    if keep == "best" and validation is None:
+        raise ValueError("keep: 'best' is chosen on validation data, and there is none; give some or keep the last")
+    if len(train.categories) < 2 and model.n_specialists > 1:
+        raise ValueError(
+            f"data: {', '.join(train.categories)} is the only category; the gate learns to tell categories apart, so "
+            "give at least two"
+        )
+    for name, dataset in (("train", train), ("validation", validation)):
+        if dataset is not None and len(dataset) == 0:
+            raise ValueError(f"{name}: holds no example")
+        if dataset is not None and dataset.n_specialists != model.n_specialists:
+            raise ValueError(f"{name}: encoded for {dataset.n_specialists} specialists of {model.n_specialists}")
+    if forced is not None and len(forced) != model.n_specialists:
+        raise ValueError(f"forced_gate_weights: {len(forced)} weights for {model.n_specialists} specialists")
+    for stage in stages:
+        if stage.train != "specialists" and forced is not None:
+            raise ValueError(
+                f"stages.{stage.name}.train: {stage.train!r} would train a gate that forced_gate_weights replaces; "
+                "train: specialists"
+            )
+        if stage.train == "gate" and model.n_specialists == 1:
+            raise ValueError(f"stages.{stage.name}.train: a gate over one specialist has nothing to learn")

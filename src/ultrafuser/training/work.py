@@ -1,0 +1,188 @@
+"""The working folder of a run: what a run is made of, which stages are done, which checkpoints are whole.
+
+    work/run.json              fingerprint: stages, seed, data, weights that the run started from
+    work/history.jsonl         losses, gate weights, validation
+    work/tensorboard/
+    work/1-gate/checkpoint-N/  everything to go on from step N; the two newest
+    work/1-gate/best/          weights of the best validation loss, best.json
+    work/1-gate/done.json      written last: what the stage gave, and which checkpoint holds its weights
+
+Every file and folder appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer import TRAINER_STATE_NAME
+
+from ultrafuser.recipe import StageConfig
+from ultrafuser.training.history import write_json
+
+__all__ = [
+    "BEST",
+    "BEST_FILE",
+    "KEEP",
+    "StageFolder",
+    "checkpoints",
+    "differences",
+    "open_work",
+    "publish_folder",
+    "staging_folder",
+    "write_json",
+]
+
+BEST = "best"
+BEST_FILE = "best.json"
+KEEP = 2
+WORK = "work"
+RUN_FILE = "run.json"
+HISTORY_FILE = "history.jsonl"
+# A stage may be resumed with other values of these: they do not change what is learnt beyond rounding.
+FREE = ("accumulation", "gradient_checkpointing", "save_every", "logging_steps")
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_STAGE = re.compile(r"\d+-.+")
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints of a stage, oldest first."""
+    if not folder.is_dir():
+        return []
+    found = [
+        (int(match[1]), path)
+        for path in folder.iterdir()
+        if (match := _CHECKPOINT.fullmatch(path.name)) and (path / TRAINER_STATE_NAME).is_file()
+    ]
+    return [path for _, path in sorted(found)]
+
+
+def staging_folder(parent: Path, name: str) -> Path:
+    """Where a folder is written before it gets its name."""
+    return parent / f".{name}.part"
+
+
+def publish_folder(staged: Path, final: Path) -> None:
+    """Bring every file of `staged` to the disk, then rename it to `final`, replacing what is there."""
+    for path in staged.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    if final.exists():
+        old = final.with_name(f".{final.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(final, old)
+        os.replace(staged, final)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(staged, final)
+
+
+class StageFolder:
+    """One stage's folder."""
+
+    def __init__(self, work: Path, place: int, stage: StageConfig) -> None:
+        self.path = work / f"{place + 1}-{stage.name}"
+
+    def done(self) -> dict[str, Any] | None:
+        """What the stage gave, when it is done."""
+        file = self.path / "done.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest whole checkpoint."""
+        found = checkpoints(self.path)
+        return found[-1] if found else None
+
+    def step(self) -> int:
+        """The step that the stage would go on from."""
+        last = self.last_checkpoint()
+        return int(last.name.rpartition("-")[2]) if last is not None else 0
+
+    def best(self) -> dict[str, Any] | None:
+        """Step and validation losses of the best evaluation so far."""
+        file = self.path / BEST / BEST_FILE
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+    def finish(self, record: Mapping[str, Any], weights: str) -> None:
+        """Mark the stage as done with the weights in the folder of that name; drop what is needed no longer."""
+        write_json(self.path / "done.json", {**record, "weights": weights})
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Drop optimiser states, other checkpoints and leftovers of a stage that is done."""
+        record = self.done()
+        if record is None:
+            return
+        for path in list(self.path.iterdir()):
+            if path.name.startswith(".") or (_CHECKPOINT.fullmatch(path.name) and path.name != record["weights"]):
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        for path in (self.path / record["weights"]).iterdir():
+            if path.suffix in (".pt", ".pth", ".bin"):
+                path.unlink(missing_ok=True)
+
+
+def open_work(output: Path, fingerprint: Mapping[str, Any], *, resume: bool, overwrite: bool) -> Path:
+    """The working folder of `output`, empty or of the same run.
+
+    Raises ValueError when `output` holds a finished model or the working folder another run; `overwrite` starts
+    anew, and so does `resume=False`. Only files of an earlier run are removed.
+    """
+    if (output / "config.json").is_file() and not overwrite:
+        raise ValueError(
+            f"output: {output} already holds a model; choose another folder or give --overwrite to replace it"
+        )
+    work = output / WORK
+    file = work / RUN_FILE
+    if work.is_dir() and (overwrite or not resume):
+        file.unlink(missing_ok=True)  # first: what is left of a removal cut short is no run any more
+        _clear(work)
+    if file.is_file():
+        changed = differences(json.loads(file.read_text(encoding="utf-8")), fingerprint)
+        if changed:
+            raise ValueError(
+                f"output: {work} holds an unfinished run with other settings: {'; '.join(changed[:6])}. Undo the "
+                "change to go on with it, give --overwrite to start anew, or choose another output"
+            )
+        return work
+    work.mkdir(parents=True, exist_ok=True)
+    _clear(work)
+    write_json(file, fingerprint)
+    return work
+
+
+def _clear(work: Path) -> None:
+    for path in work.iterdir():
+        if path.is_dir() and (_STAGE.fullmatch(path.name) or path.name == "tensorboard"):
+            shutil.rmtree(path)
+        elif path.name == HISTORY_FILE:
+            path.unlink()
+
+
+def describe_stage(stage: StageConfig) -> dict[str, Any]:
+    """The settings of a stage that decide what is learnt."""
+    return {key: value for key, value in stage.model_dump().items() if key not in FREE}
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """What changed between two JSON values, as `stages[1].steps: 100 -> 200`."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys: Sequence[Any] = [*old, *(key for key in new if key not in old)]
+        pairs: Iterator[tuple[str, Any, Any]] = (
+            (f"{path}.{key}" if path else str(key), old.get(key), new.get(key)) for key in keys
+        )
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = ((f"{path}[{i}]", a, b) for i, (a, b) in enumerate(zip(old, new, strict=True)))
+    else:
+        return [] if old == new else [f"{path}: {_short(old)} -> {_short(new)}"]
+    return [found for name, a, b in pairs for found in differences(a, b, name)]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
