@@ -137,6 +137,16 @@ def test_a_prompt_is_the_concatenation_that_training_used(messages: list[dict[st
         assert prompt + encoded.response_ids[-1] == encoded.sequence(j)
 
 
+def test_an_answer_that_writes_the_end_token_out_does_not_end_there(tiny_tokenizer: Any) -> None:
+    messages = [
+        {"role": "user", "content": "How does Llama end?"},
+        {"role": "assistant", "content": "With </s>, always."},
+    ]
+    ids = encode_conversation(messages, sources(), tiny_tokenizer).response_ids[0]
+    assert ids.index(tiny_tokenizer.eos_token_id) == len(ids) - 1
+    assert tiny_tokenizer.decode(ids[:-1]) == "With </s>, always."
+
+
 def test_length_counts_the_longest_specialist(tiny_tokenizer: Any) -> None:
     messages = [{"role": "user", "content": "2 + 2"}, {"role": "assistant", "content": "4"}]
     encoded = encode_conversation(messages, sources(), tiny_tokenizer)

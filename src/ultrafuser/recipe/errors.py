@@ -39,16 +39,19 @@ class RecipeError(ValueError):
         super().__init__(head + lines[0] if len(lines) == 1 else "\n".join([f"{head}{len(lines)} mistakes", *lines]))
 
     @classmethod
-    def from_validation(cls, error: ValidationError, data: Any) -> "RecipeError":
+    def from_validation(cls, error: ValidationError) -> "RecipeError":
         """The same mistakes as pydantic found, in a user's words."""
         from ultrafuser.recipe.models import Recipe
 
-        problems = [_problem(details, data, Recipe) for details in error.errors(include_url=False)]
-        return cls(list(dict.fromkeys(problems)))
+        found = error.errors(include_url=False)
+        misspelt = {(*d["loc"][:-1], _meant(d["loc"], Recipe)) for d in found if d["type"] == "extra_forbidden"}
+        told = [d for d in found if not (d["type"] == "missing" and d["loc"] in misspelt)]
+        return cls(list(dict.fromkeys(_problem(details, Recipe) for details in told)))
 
     def located(self, lines: Mapping[Location, int], origin: str) -> "RecipeError":
-        """The same mistakes with the lines of the file that they stand in."""
-        return RecipeError([replace(p, line=_line(p, lines)) for p in self.problems], origin)
+        """The same mistakes with the lines of the file that they stand in, in the file's order."""
+        found = [replace(problem, line=_line(problem, lines)) for problem in self.problems]
+        return RecipeError(sorted(found, key=lambda problem: problem.line or 0), origin)
 
 
 def field_path(location: Sequence[str | int]) -> str:
@@ -68,7 +71,7 @@ def _line(problem: Problem, lines: Mapping[Location, int]) -> int | None:
     return None
 
 
-def _problem(details: Any, data: Any, root: type[BaseModel]) -> Problem:
+def _problem(details: Any, root: type[BaseModel]) -> Problem:
     bad_key = "[key]" in details["loc"]
     location: Location = tuple(part for part in details["loc"] if part != "[key]")
     kind, value, context = details["type"], details["input"], details.get("ctx", {})
@@ -108,11 +111,20 @@ def _bad_name(name: Any) -> str:
     )
 
 
-def _unknown_key(location: Location, root: type[BaseModel]) -> str:
-    key = str(location[-1])
+def _meant(location: Location, root: type[BaseModel]) -> str | None:
+    """The key of the same mapping that an unknown one is probably a misspelling of."""
+    return nearest(str(location[-1]), _keys(location, root))
+
+
+def _keys(location: Location, root: type[BaseModel]) -> list[str]:
+    """The keys that may stand beside the last one of a location."""
     model = _annotation(location[:-1], root)
-    fields = list(model.model_fields) if _is_model(model) else []
-    close = nearest(key, fields)
+    return list(model.model_fields) if _is_model(model) else []
+
+
+def _unknown_key(location: Location, root: type[BaseModel]) -> str:
+    key, fields = str(location[-1]), _keys(location, root)
+    close = _meant(location, root)
     if close is not None:
         return f"no such key; did you mean {close!r}?"
     homes = [where for where, names in _all_fields(root).items() if key in names]

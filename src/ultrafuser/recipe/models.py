@@ -8,7 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from ultrafuser.lookup import did_you_mean
 from ultrafuser.recipe.paths import HUB_ID, absolute_path, has_scheme, is_hub_model, is_template_path, portable_path
@@ -66,7 +76,23 @@ class GateConfig(Strict):
     type: Literal["token", "joint", "constant"] = "token"
     """token: the paper's, one network for all; joint: reads all hidden states together; constant: learned weights."""
     hidden_size: Count = 512
-    """Width of the gate's inner layer; the paper's is 512."""
+    """Width of the gate's inner layer; the paper's is 512. A constant gate has none."""
+
+    @model_validator(mode="after")
+    def _no_inner_layer(self) -> "GateConfig":
+        if self.type == "constant" and "hidden_size" in self.model_fields_set:
+            raise ValueError(
+                f"hidden_size: {self.hidden_size} given, but a constant gate has no inner layer; remove it"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Only what the gate's class takes."""
+        data: dict[str, Any] = handler(self)
+        if self.type == "constant":
+            data.pop("hidden_size", None)
+        return data
 
 
 class FusionConfig(Strict):
@@ -196,7 +222,7 @@ class Recipe(Strict):
         try:
             super().__init__(**data)
         except ValidationError as error:
-            raise RecipeError.from_validation(error, data) from None
+            raise RecipeError.from_validation(error) from None
 
     @field_validator("stages")
     @classmethod

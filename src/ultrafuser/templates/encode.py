@@ -88,10 +88,18 @@ def encode_prompt(messages: Sequence[Message], templates: Sequence[str], tokeniz
 
 
 def encode_responses(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
-    """Ids of answers, each ending in the tokenizer's end-of-sequence token."""
+    """Ids of answers, each ending in the tokenizer's end-of-sequence token and holding no other.
+
+    An answer that writes the token out (a text about tokenizers, say) gets it spelt in ordinary tokens.
+    """
     if tokenizer.eos_token_id is None:
         raise ValueError("tokenizer: has no end-of-sequence token; set eos_token in its tokenizer_config.json")
-    return [[*ids, tokenizer.eos_token_id] for ids in _ids(texts, tokenizer)]
+    eos = tokenizer.eos_token_id
+    found = _ids(texts, tokenizer)
+    for i, ids in enumerate(found):
+        if eos in ids:
+            found[i] = _ids([texts[i]], tokenizer, split_special_tokens=True)[0]
+    return [[*ids, eos] for ids in found]
 
 
 def special_token_texts(tokenizer: Any) -> dict[str, str]:
@@ -119,9 +127,10 @@ def _encode_prefixes(texts: list[list[str]], tokenizer: Any) -> list[list[list[i
     return [[list(ids[text]) for text in turns] for turns in texts]
 
 
-def _ids(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
+def _ids(texts: Sequence[str], tokenizer: Any, **options: Any) -> list[list[int]]:
     """Ids without added special tokens; one call for all texts."""
     if not texts:
         return []
-    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    encoded = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, **options)
+    ids: list[list[int]] = encoded["input_ids"]
     return ids
