@@ -1,16 +1,20 @@
-"""The fused model: configuration, gates, fusion rules, head, cache, checkpoints. Importing the package itself is light."""
+"""The fused model: configuration, gates, fusion rules, head, cache, checkpoints. Importing this package is light."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ultrafuser.modeling.cache import SpecialistCache
+    from ultrafuser.modeling.checkpoint import save_fused
     from ultrafuser.modeling.configuration import UltraFuserConfig
     from ultrafuser.modeling.fusion import FUSION_RULES
     from ultrafuser.modeling.gate import GATES
+    from ultrafuser.modeling.hashing import content_hash
+    from ultrafuser.modeling.membership import add_specialist, remove_specialist
     from ultrafuser.modeling.model import UltraFuserForCausalLM
     from ultrafuser.modeling.output import UltraFuserOutput
-    from ultrafuser.modeling.specialists import content_hash, open_specialist
+    from ultrafuser.modeling.specialists import open_specialist
+    from ultrafuser.modeling.storage import check_output
 
 _HOME = {
     "SpecialistCache": "cache",
@@ -19,8 +23,12 @@ _HOME = {
     "GATES": "gate",
     "UltraFuserForCausalLM": "model",
     "UltraFuserOutput": "output",
-    "content_hash": "specialists",
+    "content_hash": "hashing",
+    "add_specialist": "membership",
+    "check_output": "storage",
     "open_specialist": "specialists",
+    "remove_specialist": "membership",
+    "save_fused": "checkpoint",
 }
 
 __all__ = [
@@ -30,8 +38,12 @@ __all__ = [
     "UltraFuserConfig",
     "UltraFuserForCausalLM",
     "UltraFuserOutput",
+    "add_specialist",
+    "check_output",
     "content_hash",
     "open_specialist",
+    "remove_specialist",
+    "save_fused",
 ]
 
 

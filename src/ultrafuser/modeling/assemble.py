@@ -1,21 +1,175 @@
-"""Building a fused model from its parts."""
+"""Building a fused model from specialists, and changing the set of specialists of one."""
 
-from collections.abc import Mapping
+import inspect
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from ultrafuser.lookup import lookup
 from ultrafuser.modeling.configuration import UltraFuserConfig
-from ultrafuser.modeling.specialists import describe, open_specialist
+from ultrafuser.modeling.fusion import FUSION_RULES
+from ultrafuser.modeling.head import check_head
+from ultrafuser.modeling.specialists import Origin, check_causal, describe, licence_of, open_specialist
+from ultrafuser.templates import load_template
+
+if TYPE_CHECKING:
+    from ultrafuser.modeling.model import UltraFuserForCausalLM
+
+Source = str | Path | PreTrainedModel
 
 
-def assemble(  # type: ignore[no-untyped-def]
-    model_class,
-    sources: Mapping[str, str | Path | PreTrainedModel],
-    templates: Mapping[str, str | None] | None,
+def open_all(
+    sources: Mapping[str, Source], revisions: Mapping[str, str], dtype: torch.dtype | str | None
+) -> dict[str, PreTrainedModel]:
+    """Open every specialist and bring all to one number format. Raises ValueError naming the specialist at fault."""
+    if not sources:
+        raise ValueError("specialists: none given; name at least one, for example {'text': 'path/to/model'}")
+    opened: dict[str, PreTrainedModel] = {}
+    for name, source in sources.items():
+        field = f"specialists.{name}"
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"specialists: {name!r} is not a name; use a short text such as 'code'")
+        if isinstance(source, PreTrainedModel):
+            check_causal(source.config, field)
+            opened[name] = source.eval()
+        else:
+            opened[name] = open_specialist(source, revisions.get(name), dtype, field=field)
+        if any(opened[name] is other for key, other in opened.items() if key != name):
+            raise ValueError(f"{field}: the same model object is given twice; open it twice, or copy it")
+    for name, specialist in opened.items():
+        check_reads_cache(specialist, f"specialists.{name}")
+        check_head(specialist, f"specialists.{name}")
+    return _one_dtype(opened, dtype)
+
+
+def check_reads_cache(specialist: PreTrainedModel, field: str) -> None:
+    """Raise ValueError for architectures without a standard key/value cache (Mamba, RWKV, XLNet and the like)."""
+    if "past_key_values" not in inspect.signature(type(specialist.base_model).forward).parameters:
+        raise ValueError(
+            f"{field}: {type(specialist).__name__} keeps no standard key/value cache (past_key_values), which the fused "
+            "model needs; use an attention-based model as this specialist"
+        )
+
+
+def _one_dtype(opened: dict[str, PreTrainedModel], dtype: torch.dtype | str | None) -> dict[str, PreTrainedModel]:
+    found = {name: specialist.dtype for name, specialist in opened.items()}
+    target = getattr(torch, dtype) if isinstance(dtype, str) and dtype != "auto" else dtype
+    if not isinstance(target, torch.dtype):
+        target = next(iter(found.values()))
+        for other in found.values():
+            target = torch.promote_types(target, other)
+        if len(set(found.values())) > 1:
+            shown = ", ".join(f"{name} {str(kind).removeprefix('torch.')}" for name, kind in found.items())
+            wide = str(target).removeprefix("torch.")
+            warnings.warn(f"specialists differ in number format ({shown}); all are held as {wide}", stacklevel=4)
+    return {name: model if model.dtype == target else model.to(target) for name, model in opened.items()}
+
+
+def check_vocabularies(opened: Mapping[str, PreTrainedModel], vocab_size: int | None) -> int:
+    """The common vocabulary size. Raises ValueError where the heads differ and no `vocab_size` settles it."""
+    rows = {name: model.get_output_embeddings().weight.shape[0] for name, model in opened.items()}
+    shown = ", ".join(f"{name} {count}" for name, count in rows.items())
+    if vocab_size is None:
+        if len(set(rows.values())) > 1:
+            raise ValueError(
+                f"specialists: vocabulary sizes differ ({shown}); specialists must share one tokenizer. If they do and "
+                "their tables are only padded differently, pass vocab_size, the number of tokens of the tokenizer"
+            )
+        return next(iter(rows.values()))
+    if not 0 < vocab_size <= min(rows.values()):
+        raise ValueError(
+            f"vocab_size: {vocab_size} tokens, but the specialists' heads have {shown} rows; give the number of tokens "
+            "of the shared tokenizer, at most the smallest head"
+        )
+    return vocab_size
+
+
+def check_fusion(fusion: str | Mapping[str, Any], n: int) -> dict[str, Any]:
+    """The fusion settings with defaults. Raises ValueError for an unknown rule or option, or top_k out of range."""
+    settings = {"rule": "logits", "top_k": None} | ({"rule": fusion} if isinstance(fusion, str) else dict(fusion))
+    lookup(FUSION_RULES, settings["rule"], "fusion.rule")
+    for name in settings:
+        if name not in ("rule", "top_k"):
+            raise ValueError(f"fusion.{name}: unknown option; fusion takes rule and top_k")
+    top_k = settings["top_k"]
+    if top_k is not None and (not isinstance(top_k, int) or isinstance(top_k, bool) or not 1 <= top_k <= n):
+        raise ValueError(
+            f"fusion.top_k: {top_k!r} specialists asked for, there are {n}; give 1 to {n}, or leave it out"
+        )
+    return settings
+
+
+def find_templates(
+    names: Sequence[str],
+    opened: Mapping[str, PreTrainedModel],
+    templates: Mapping[str, str | None] | Sequence[str | None] | None,
+) -> list[str]:
+    """Jinja source for each specialist; "" where none is named and its folder has none of its own."""
+    if templates is None:
+        wanted: dict[str, str | None] = {}
+    elif isinstance(templates, Mapping):
+        wanted = dict(templates)
+        for name in wanted:
+            if name not in names:
+                raise ValueError(f"templates.{name}: no such specialist; there are {', '.join(names)}")
+    elif isinstance(templates, str) or len(templates) != len(names):
+        raise ValueError(f"templates: give a mapping or a list with one entry for each of {len(names)} specialists")
+    else:
+        wanted = dict(zip(names, templates, strict=True))
+    found = []
+    for name in names:
+        spec, origin = wanted.get(name), getattr(opened[name], "ultrafuser_origin", None)
+        tokenizer = _tokenizer(origin) if spec in (None, "own") else None
+        if spec is None and not getattr(tokenizer, "chat_template", None):
+            found.append("")
+        else:
+            found.append(load_template(spec, tokenizer, field=f"specialists.{name}.template") if spec != "" else "")
+    return found
+
+
+def _tokenizer(origin: Origin | None) -> Any:
+    """The tokenizer beside a specialist's weights, or None where there is none."""
+    if origin is None or not any(origin.folder.glob("tokenizer*")):
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(origin.folder, trust_remote_code=False)
+    except (ValueError, OSError, KeyError, ImportError):
+        return None
+
+
+def provenance(specialist: PreTrainedModel) -> dict[str, Any]:
+    """Where a specialist came from, fit to be published: Hub id and commit, licence; its hash is filled in at save."""
+    origin: Origin | None = getattr(specialist, "ultrafuser_origin", None)
+    return {
+        "id": origin.hub_id if origin else None,
+        "revision": origin.revision if origin else None,
+        "licence": licence_of(origin.folder) if origin else None,
+        "sha256": None,
+    }
+
+
+def token_ids(specialist: PreTrainedModel) -> dict[str, Any]:
+    """bos, eos and pad ids, the generation configuration's first: it is the one kept up to date by chat models."""
+    ids = {}
+    for field in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = getattr(specialist.generation_config, field, None) if specialist.generation_config else None
+        ids[field] = value if value is not None else getattr(specialist.config, field, None)
+    if ids["pad_token_id"] is None and ids["eos_token_id"] is not None:
+        eos = ids["eos_token_id"]
+        ids["pad_token_id"] = eos[0] if isinstance(eos, list) else eos
+    return ids
+
+
+def assemble(
+    model_class: "type[UltraFuserForCausalLM]",
+    sources: Mapping[str, Source],
+    *,
+    templates: Mapping[str, str | None] | Sequence[str | None] | None,
     gate: str | Mapping[str, Any],
     fusion: str | Mapping[str, Any],
     seed: int,
@@ -23,29 +177,35 @@ def assemble(  # type: ignore[no-untyped-def]
     device: str | torch.device | None,
     vocab_size: int | None,
     revisions: Mapping[str, str] | None,
-):
+) -> "UltraFuserForCausalLM":
     """See `UltraFuserForCausalLM.from_specialists`."""
-    specialists = [
-        s
-        if isinstance(s, PreTrainedModel)
-        else open_specialist(s, (revisions or {}).get(name), dtype, field=f"specialists.{name}")
-        for name, s in sources.items()
-    ]
-    first = specialists[0].config
+    settings = check_fusion(fusion, len(sources))
+    opened = open_all(sources, revisions or {}, dtype)
+    names = list(opened)
     config = UltraFuserConfig(
-        specialists=[describe(s) for s in specialists],
-        specialist_names=list(sources),
-        templates=[(templates or {}).get(name) or "" for name in sources],
-        gate={**({"type": gate} if isinstance(gate, str) else gate), "seed": seed},
-        fusion={"rule": fusion} if isinstance(fusion, str) else dict(fusion),
-        vocab_size=vocab_size,
-        bos_token_id=first.bos_token_id,
-        eos_token_id=first.eos_token_id,
-        pad_token_id=first.pad_token_id,
-        dtype=specialists[0].dtype,
+        specialists=[describe(specialist) for specialist in opened.values()],
+        specialist_names=names,
+        templates=find_templates(names, opened, templates),
+        sources=[provenance(specialist) for specialist in opened.values()],
+        gate=({"type": gate} if isinstance(gate, str) else dict(gate)) | {"seed": seed},
+        fusion=settings,
+        vocab_size=check_vocabularies(opened, vocab_size),
+        dtype=opened[names[0]].dtype,
+        **token_ids(opened[names[0]]),
     )
+    model = join(model_class, config, list(opened.values()))
+    model.gate.reset_parameters(seed)
+    return model.to(device) if device is not None else model
+
+
+def join(
+    model_class: "type[UltraFuserForCausalLM]", config: UltraFuserConfig, specialists: Sequence[PreTrainedModel]
+) -> "UltraFuserForCausalLM":
+    """A fused model around specialists in memory, whose weights stay as they are; the gate's are not drawn yet."""
     with no_init_weights():
         model = model_class(config, specialists=specialists)
-    model.gate.reset_parameters(seed)
-    model.eval()
-    return model.to(device) if device is not None else model
+    model.gate.to(specialists[0].device)
+    model.generation_config = GenerationConfig(
+        bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
+    )
+    return model.eval()

@@ -1,4 +1,4 @@
-"""Configuration of a fused model: what the specialists are, how the gate and the fusion rule are set, what was trained."""
+"""Configuration of a fused model: its specialists, how the gate and the fusion rule are set, what was trained."""
 
 import copy
 from typing import Any
@@ -17,10 +17,11 @@ class UltraFuserConfig(PreTrainedConfig):
         gate: `{"type": "token" | "joint" | "constant", "seed": int, ...options of the gate}`.
         fusion: `{"rule": "logits" | "probabilities", "top_k": int | None}`.
         gate_training: `{"trained": bool, "stages": [...], "data": ..., "seed": ...}`, written by training.
-        sources: per specialist `{"id", "revision", "sha256", "licence", ...}`; no local paths except in a gate-only
+        sources: per specialist `{"id", "revision", "sha256", "licence"}`; no local paths except in a gate-only
             checkpoint, which has to say where the specialists lie.
         vocab_size: real tokens; rows of a padded head beyond it are left out of the fused logits.
         gate_only: True in a checkpoint that holds the gate's weights alone.
+        recipe: the YAML recipe that made it, without local paths, or None.
     """
 
     model_type = "ultrafuser"
@@ -38,6 +39,7 @@ class UltraFuserConfig(PreTrainedConfig):
     bos_token_id: int | None = None
     eos_token_id: int | list | None = None
     gate_only: bool = False
+    recipe: str | None = None
     tie_word_embeddings: bool = False
     use_cache: bool = True
 

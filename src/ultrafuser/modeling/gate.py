@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ultrafuser.lookup import lookup
+from ultrafuser.lookup import did_you_mean, lookup
+from ultrafuser.modeling.numeric import at_least_float32
 
 
 def _seed_linear(layer: nn.Linear, generator: torch.Generator) -> None:
@@ -33,8 +34,8 @@ class Gate(nn.Module):
         self.n_specialists = len(hidden_sizes)
         if self.needs_equal_hidden_sizes and len(set(hidden_sizes)) > 1:
             raise ValueError(
-                f"gate.type: this gate is shared by all specialists and needs one hidden size, found {list(hidden_sizes)}; "
-                "use specialists of one width, or gate.type: joint or constant"
+                f"gate.type: this gate is shared by all specialists and needs one hidden size, found "
+                f"{list(hidden_sizes)}; use specialists of one width, or gate.type: joint or constant"
             )
 
     def reset_parameters(self, seed: int) -> None:
@@ -70,11 +71,11 @@ class TokenGate(Gate):
     def forward(self, hidden_BTD: Sequence[torch.Tensor]) -> torch.Tensor:
         """One scalar for each hidden state: (..., N)."""
         hidden_BTND = torch.stack([hidden.to(self.inner.weight) for hidden in hidden_BTD], dim=-2)
-        return self.outer(torch.relu(self.inner(hidden_BTND))).squeeze(-1).float()
+        return at_least_float32(self.outer(torch.relu(self.inner(hidden_BTND))).squeeze(-1))
 
 
 class JointGate(Gate):
-    """One network that reads all hidden states together and gives N scalars (the other reading of the paper's appendix)."""
+    """One network that reads all hidden states together and gives N scalars (the appendix's other reading of g)."""
 
     def __init__(self, hidden_sizes: Sequence[int], hidden_size: int = 512) -> None:
         super().__init__(hidden_sizes)
@@ -90,7 +91,7 @@ class JointGate(Gate):
     def forward(self, hidden_BTD: Sequence[torch.Tensor]) -> torch.Tensor:
         """N scalars from the concatenated hidden states: (..., N)."""
         hidden = torch.cat([hidden.to(self.inner.weight) for hidden in hidden_BTD], dim=-1)
-        return self.outer(torch.relu(self.inner(hidden))).float()
+        return at_least_float32(self.outer(torch.relu(self.inner(hidden))))
 
 
 class ConstantGate(Gate):
@@ -107,7 +108,7 @@ class ConstantGate(Gate):
 
     def forward(self, hidden_BTD: Sequence[torch.Tensor]) -> torch.Tensor:
         """The learned logits, expanded to (..., N)."""
-        return self.logits.float().expand(*hidden_BTD[0].shape[:-1], -1)
+        return at_least_float32(self.logits).expand(*hidden_BTD[0].shape[:-1], -1)
 
 
 GATES: dict[str, type[Gate]] = {"token": TokenGate, "joint": JointGate, "constant": ConstantGate}
@@ -128,15 +129,16 @@ def build_gate(settings: Mapping[str, Any], hidden_sizes: Sequence[int]) -> Gate
         options.pop("hidden_size", None)  # a recipe carries the paper's default for every gate
     for name, value in options.items():
         if name not in known:
-            raise ValueError(f"gate.{name}: unknown option of gate {kind!r}; it takes {sorted(known) or 'none'}")
-        if not isinstance(value, int) or value < 1:
+            choices = ", ".join(sorted(known)) or "no options"
+            raise ValueError(f"gate.{name}: gate {kind!r} takes {choices}{did_you_mean(name, known)}")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"gate.{name}: {value!r} is not a positive whole number")
     return gate_class(hidden_sizes, **options)
 
 
 def normalise(gate_logits_BTN: torch.Tensor, top_k: int | None = None) -> torch.Tensor:
-    """Softmax over the specialists, over the `top_k` largest only if given: (..., N) -> (..., N) float32, sums to one."""
-    gate_logits_BTN = gate_logits_BTN.float()
+    """Softmax over the specialists, or over the `top_k` largest only: (..., N) -> (..., N) float32 that sums to one."""
+    gate_logits_BTN = at_least_float32(gate_logits_BTN)
     if top_k is not None and top_k < gate_logits_BTN.shape[-1]:
         kept = gate_logits_BTN.topk(top_k, dim=-1).indices
         keep = torch.zeros_like(gate_logits_BTN, dtype=torch.bool).scatter(-1, kept, True)

@@ -4,8 +4,8 @@ Legend: B batch, T visible columns, Q columns of this call, P prompt columns, R 
 M response positions of a batch laid end to end, N specialists, D hidden, V vocabulary.
 """
 
+import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,23 +13,40 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_utils import slice_logits_to_keep
 
+from ultrafuser.lookup import did_you_mean
+from ultrafuser.modeling import assemble, checkpoint
 from ultrafuser.modeling.cache import SpecialistCache
 from ultrafuser.modeling.configuration import UltraFuserConfig
+from ultrafuser.modeling.decoding import FusedGenerationMixin
 from ultrafuser.modeling.gate import Gate, build_gate, normalise
-from ultrafuser.modeling.head import Head, build_head, fused_logits, response_loss
-from ultrafuser.modeling.inputs import Columns, own_columns, pad_prompts
+from ultrafuser.modeling.head import Head, build_head, fused_logits
+from ultrafuser.modeling.inputs import (
+    IGNORED,
+    Columns,
+    Responses,
+    check_prompts,
+    check_responses,
+    forced_weights,
+    own_columns,
+    pad_prompts,
+    spread,
+)
+from ultrafuser.modeling.loss import response_loss
 from ultrafuser.modeling.output import UltraFuserOutput
+from ultrafuser.modeling.registration import register
 
-IGNORED = -100
-_HARMLESS = frozenset({"return_dict", "output_attentions", "category", "inputs_embeds", "token_type_ids"})
+# Sent along by Transformers or by our collator, without meaning here.
+_HARMLESS = frozenset({"return_dict", "output_attentions", "category", "token_type_ids"})
 
 
-class UltraFuserForCausalLM(PreTrainedModel, GenerationMixin):
-    """n specialists and a gate as one Transformers causal LM."""
+class UltraFuserForCausalLM(PreTrainedModel, FusedGenerationMixin, GenerationMixin):
+    """n specialists and a gate as one Transformers causal LM.
+
+    Made by `from_specialists` or `from_pretrained`. `forward` has two forms, see there.
+    """
 
     config_class = UltraFuserConfig
     main_input_name = "input_ids"
-    base_model_prefix = ""
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -39,24 +56,29 @@ class UltraFuserForCausalLM(PreTrainedModel, GenerationMixin):
     _keep_in_fp32_modules_strict = (r"^gate\.",)
 
     def __init__(self, config: UltraFuserConfig, specialists: Sequence[PreTrainedModel] | None = None) -> None:
+        """Build from the configuration, or around specialists in memory. Prefer `from_specialists`."""
         requested = config._attn_implementation
         super().__init__(config)
+        options = {} if requested is None else {"attn_implementation": requested}
         for j, sub_config in enumerate(config.specialist_configs):
-            if specialists is None:
-                options = {} if requested is None else {"attn_implementation": requested}
-                built = AutoModelForCausalLM.from_config(sub_config, dtype=torch.get_default_dtype(), **options)
-            else:
-                built = specialists[j]
             # Attributes, not a ModuleList: tied weights and no-split modules are gathered from direct children only.
-            setattr(self, f"specialist{j}", built)
-        self.gate = build_gate(config.gate, config.hidden_sizes)
-        self.gate.float()
+            if specialists is None:
+                dtype = torch.get_default_dtype()
+                specialist = AutoModelForCausalLM.from_config(sub_config, dtype=dtype, **options)
+            else:
+                specialist = specialists[j]
+            setattr(self, f"specialist{j}", specialist)
+        self.gate = build_gate(config.gate, config.hidden_sizes).float()
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Draw an untrained gate from its seed; parts of it are left alone, and so is whatever was loaded."""
+        """Draw a gate that was not loaded from its seed. Its parts are left alone."""
         if isinstance(module, Gate) and not all(getattr(p, "_is_hf_initialized", False) for p in module.parameters()):
             module.reset_parameters(int(self.config.gate["seed"]))
+
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        return True  # handed on to the specialists, each of which checks for itself
 
     # ---- parts ----
 
@@ -71,19 +93,20 @@ class UltraFuserForCausalLM(PreTrainedModel, GenerationMixin):
         return bool(self.config.gate_training.get("trained"))
 
     def specialist(self, which: int | str) -> PreTrainedModel:
-        """The specialist at an index or of a name."""
+        """The specialist at an index or of a name. Raises ValueError where there is none."""
+        names = self.config.specialist_names
         if isinstance(which, str):
-            if which not in self.config.specialist_names:
-                raise ValueError(f"specialist: {which!r} is not one of {', '.join(self.config.specialist_names)}")
-            which = self.config.specialist_names.index(which)
-        if not -self.n_specialists <= which < self.n_specialists:
-            raise ValueError(f"specialist: {which} is out of range, there are {self.n_specialists}")
-        return getattr(self, f"specialist{which % self.n_specialists}")
+            if which not in names:
+                raise ValueError(f"specialist: {which!r} is not one of {', '.join(names)}{did_you_mean(which, names)}")
+            which = names.index(which)
+        if not -len(names) <= which < len(names):
+            raise ValueError(f"specialist: index {which} is out of range; there are {len(names)}")
+        return getattr(self, f"specialist{which % len(names)}")
 
     @property
     def specialists(self) -> list[PreTrainedModel]:
         """All specialists in order."""
-        return [self.specialist(j) for j in range(self.n_specialists)]
+        return [getattr(self, f"specialist{j}") for j in range(self.n_specialists)]
 
     @property
     def heads(self) -> list[Head]:
@@ -92,19 +115,19 @@ class UltraFuserForCausalLM(PreTrainedModel, GenerationMixin):
 
     def get_input_embeddings(self) -> nn.Module:
         """The first specialist's input embeddings: the fused model has none of its own."""
-        return self.specialist(0).get_input_embeddings()
+        return self.specialist0.get_input_embeddings()
 
     def get_output_embeddings(self) -> None:
         """None: the fused head is made of the specialists' heads."""
-        return None
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """Not supported: resize each specialist before fusing."""
+        raise ValueError("resize_token_embeddings: resize each specialist to the same vocabulary, then fuse them")
 
     def prepare_prompts(self, examples: Sequence[Sequence[Sequence[int]]]) -> dict[str, torch.Tensor]:
         """Left-pad prompts given as [example][specialist][ids]: keyword arguments for `forward` and `generate`."""
-        for i, example in enumerate(examples):
-            if len(example) != self.n_specialists:
-                raise ValueError(f"prompts[{i}]: {len(example)} prompts for {self.n_specialists} specialists")
         pad = self.config.pad_token_id
-        padded = pad_prompts(examples, 0 if pad is None else pad)
+        padded = pad_prompts(examples, self.n_specialists, 0 if pad is None else pad)
         return {name: tensor.to(self.device) for name, tensor in padded.items()}
 
     # ---- forward ----
@@ -134,137 +157,133 @@ class UltraFuserForCausalLM(PreTrainedModel, GenerationMixin):
         """Run all specialists, weigh them with the gate, fuse.
 
         Generation form: `input_ids` (B, Q). Alone, every specialist reads it: a plain causal LM. With `prompt_ids` and
-        `prompt_mask` (B, N, P), left-padded, specialist j reads `prompt_ids[:, j]` in place of the first P columns.
-        `labels` (B, Q) are shifted inside, `shift_labels` are not.
+        `prompt_mask` (B, N, P), left-padded, specialist j reads `prompt_ids[:, j]` in place of the first P columns, at
+        positions counted by its own mask. `labels` (B, Q) are shifted inside, `shift_labels` are not.
 
-        Training form: `sequence_ids`, `sequence_mask` (B, N, T), right-padded, each specialist's own sequence;
-        `response_index` (B, N, R), where in it response token r is predicted; `labels` or `shift_labels` (B, R), already
-        aligned, -100 where padded. Logits only with `return_logits=True`.
+        Training form: `sequence_ids`, `sequence_mask` (B, N, T), right-padded: each specialist's own sequence;
+        `response_index` (B, N, R): where in it the token before response token r stands; `labels` or `shift_labels`
+        (B, R), the response tokens, -100 where padded. Logits only with `return_logits=True`.
 
-        `gate_weights` (N,), (B, N) or (B, K, N) replaces the gate; top-k does not apply to it.
-        Raises ValueError on inputs of neither or both forms.
+        `gate_weights` (N,), (B, N) or (B, K, N) replaces the gate's; top-k does not apply to it. The loss is the mean
+        over labels that are not -100 in nats, or their sum over `num_items_in_batch`.
+        Raises ValueError on inputs of neither or both forms and on wrong shapes, TypeError on unknown arguments.
         """
-        unknown = set(kwargs) - _HARMLESS
-        if unknown:
-            raise TypeError(f"forward: unknown argument {sorted(unknown)[0]!r}")
+        for name in kwargs:
+            if name not in _HARMLESS:
+                raise TypeError(f"forward: unknown argument {name!r}")
         if (input_ids is None) == (sequence_ids is None):
             raise ValueError("forward: pass either input_ids (generation form) or sequence_ids (training form)")
+        wants_hidden = bool(output_hidden_states)
         if sequence_ids is not None:
-            labels = shift_labels if shift_labels is not None else labels
-            return self._forward_training(
-                sequence_ids, sequence_mask, response_index, labels, gate_weights, bool(return_logits),
-                num_items_in_batch, bool(output_hidden_states),
-            )  # fmt: skip
-        cache = past_key_values
-        if cache is None and use_cache and not self.training:
-            cache = SpecialistCache.for_configs([specialist.config for specialist in self.specialists])
-        hidden = []
-        past = 0 if cache is None else cache.get_seq_length()  # once: it moves as soon as the first specialist has read
-        for j in range(self.n_specialists):
-            columns = self._columns(j, input_ids, attention_mask, position_ids, prompt_ids, prompt_mask, past)
-            hidden.append(self._read(j, columns, None if cache is None else cache.caches[j]))
-        hidden = [slice_logits_to_keep(h, logits_to_keep) for h in hidden] if labels is None else hidden
-        weights = self._weights(hidden, gate_weights)
-        loss = None
-        logits = (
-            None if return_logits is False else fused_logits(weights, hidden, self.heads, self.config.fusion["rule"])
-        )
-        token_loss = None
-        if labels is not None or shift_labels is not None:
-            targets = (
-                shift_labels if shift_labels is not None else nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
-            )
-            loss, token_loss = self._loss(weights, hidden, targets, num_items_in_batch)
-        return UltraFuserOutput(
-            loss=loss,
-            logits=logits,
-            gate_weights=weights,
-            token_loss=token_loss,
-            past_key_values=cache,
-            hidden_states=tuple(hidden) if output_hidden_states else None,
-        )
+            targets = labels if shift_labels is None else shift_labels
+            form = check_responses(sequence_ids, sequence_mask, response_index, targets, self.n_specialists)
+            return self._respond(form, targets, gate_weights, bool(return_logits), num_items_in_batch, wants_hidden)
+        assert input_ids is not None
+        check_prompts(input_ids, prompt_ids, prompt_mask, self.n_specialists)
+        cache = self._cache(past_key_values, use_cache, labels is not None or shift_labels is not None)
+        if prompt_ids is None or prompt_mask is None:
+            views = [Columns(input_ids, attention_mask, position_ids)] * self.n_specialists
+        else:
+            past = 0 if cache is None else cache.get_seq_length()
+            views = own_columns(input_ids, attention_mask, prompt_ids, prompt_mask, past)
+        hidden = [self._read(j, view, None if cache is None else cache.caches[j]) for j, view in enumerate(views)]
+        if labels is not None and shift_labels is None:
+            shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+        if shift_labels is None:
+            gate_weights = _keep_columns(gate_weights, logits_to_keep, input_ids.shape[1])
+            hidden = [slice_logits_to_keep(states, logits_to_keep) for states in hidden]
+        output = self._fuse(hidden, gate_weights, return_logits is not False)
+        output.past_key_values = cache
+        output.hidden_states = tuple(hidden) if wants_hidden else None
+        if shift_labels is not None:
+            self._add_loss(output, hidden, shift_labels, num_items_in_batch)
+        return output
 
-    def _columns(self, j, input_ids, attention_mask, position_ids, prompt_ids, prompt_mask, past) -> Columns:  # type: ignore[no-untyped-def]
-        if prompt_ids is None:
-            return Columns(input_ids, attention_mask, position_ids)
-        return own_columns(input_ids, attention_mask, prompt_ids[:, j], prompt_mask[:, j], past)
+    def _cache(self, given: Any, use_cache: bool | None, learning: bool) -> SpecialistCache | None:
+        if given is not None:
+            if not isinstance(given, SpecialistCache):
+                raise ValueError(f"past_key_values: {type(given).__name__} given; pass a SpecialistCache or nothing")
+            return given
+        wanted = use_cache if use_cache is not None else self.config.use_cache and not learning and not self.training
+        return SpecialistCache.for_configs([s.config for s in self.specialists]) if wanted else None
 
-    def _read(self, j: int, columns: Columns, cache: Any) -> torch.Tensor:
-        """Specialist j's last hidden states (B, Q, D_j); without a graph where nothing in it learns."""
-        specialist = self.specialist(j)
-        learns = any(parameter.requires_grad for parameter in specialist.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
+    def _read(self, j: int, view: Columns, cache: Any) -> torch.Tensor:
+        """Specialist j's last hidden states (B, Q, D_j); no graph is kept where nothing in it learns."""
+        specialist = getattr(self, f"specialist{j}")
+        graph = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in specialist.parameters())
+        with torch.set_grad_enabled(graph):
             output = specialist.base_model(
-                input_ids=columns.input_ids,
-                attention_mask=columns.attention_mask,
-                position_ids=columns.position_ids,
+                input_ids=view.input_ids,
+                attention_mask=view.attention_mask,
+                position_ids=view.position_ids,
                 past_key_values=cache,
                 use_cache=cache is not None,
             )
         return output.last_hidden_state
 
-    def _weights(self, hidden: Sequence[torch.Tensor], forced: torch.Tensor | Sequence[float] | None) -> torch.Tensor:
-        """Gate weights (..., N) float32: the gate's own, or the forced ones broadcast to every position."""
-        if forced is None:
-            device = hidden[0].device.type
-            with torch.autocast(device_type=device, enabled=False):
-                return normalise(self.gate(hidden), self.config.fusion["top_k"])
-        weights = torch.as_tensor(forced, dtype=torch.float32, device=hidden[0].device)
-        if weights.ndim == 2:
-            weights = weights[:, None, :]
-        return weights.expand(*hidden[0].shape[:-1], self.n_specialists)
+    def _weigh(self, hidden: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The gate's weights (..., N), in float32 also under autocast."""
+        with torch.autocast(device_type=hidden[0].device.type, enabled=False):
+            return normalise(self.gate(hidden), self.config.fusion["top_k"])
 
-    def _loss(self, weights, hidden, labels, num_items_in_batch):  # type: ignore[no-untyped-def]
-        keep = labels != IGNORED
-        rows = response_loss(
-            weights[keep], [h[keep] for h in hidden], self.heads, self.config.fusion["rule"], labels[keep]
-        )
-        token_loss = rows.new_zeros(labels.shape).masked_scatter(keep, rows)
-        count = keep.sum().clamp_min(1) if num_items_in_batch is None else num_items_in_batch
-        return rows.sum() / count, token_loss
+    def _fuse(self, hidden: Sequence[torch.Tensor], given: Any, with_logits: bool) -> UltraFuserOutput:
+        """Weights (B, K, N) and fused logits (B, K, V) of hidden states (B, K, D_j)."""
+        if given is None:
+            weights = self._weigh(hidden)
+        else:
+            weights = forced_weights(given, hidden[0].shape[:-1], self.n_specialists, hidden[0].device)
+        logits = fused_logits(weights, hidden, self.heads, self.config.fusion["rule"]) if with_logits else None
+        return UltraFuserOutput(logits=logits, gate_weights=weights)
 
-    def _forward_training(  # type: ignore[no-untyped-def]
-        self, sequence_ids, sequence_mask, response_index, labels, gate_weights, return_logits, num_items_in_batch,
-        output_hidden_states,
-    ) -> UltraFuserOutput:  # fmt: skip
-        hidden = []
-        for j in range(self.n_specialists):
-            length = int(sequence_mask[:, j].sum(-1).max())
-            columns = Columns(sequence_ids[:, j, :length], None, None)
-            states = self._read(j, columns, None)
-            hidden.append(torch.take_along_dim(states, response_index[:, j, :, None], dim=1))
-        weights = self._weights(hidden, gate_weights)
-        loss = token_loss = None
-        if labels is not None:
-            loss, token_loss = self._loss(weights, hidden, labels, num_items_in_batch)
-        logits = fused_logits(weights, hidden, self.heads, self.config.fusion["rule"]) if return_logits else None
-        return UltraFuserOutput(
-            loss=loss,
-            logits=logits,
-            gate_weights=weights,
-            token_loss=token_loss,
-            hidden_states=tuple(hidden) if output_hidden_states else None,
-        )
-
-    # ---- generate ----
-
-    def _prepare_cache_for_generation(  # type: ignore[no-untyped-def]
-        self, generation_config, model_kwargs, generation_mode, batch_size, max_cache_length
+    def _add_loss(
+        self, output: UltraFuserOutput, hidden: Sequence[torch.Tensor], labels: torch.Tensor, items: Any
     ) -> None:
-        if model_kwargs.get("past_key_values") is not None or generation_config.use_cache is False:
-            return
-        options = {"offloading": True} if generation_config.cache_implementation == "offloaded" else {}
-        configs = [specialist.config for specialist in self.specialists]
-        model_kwargs["past_key_values"] = SpecialistCache.for_configs(configs, **options)
+        """Loss at every column whose label is not -100, from the logits where they exist already."""
+        keep = labels != IGNORED
+        assert output.gate_weights is not None
+        if output.logits is not None:
+            loss_M = nn.functional.cross_entropy(output.logits[keep], labels[keep], reduction="none")
+        else:
+            rows = [states[keep] for states in hidden]
+            rule = self.config.fusion["rule"]
+            loss_M = response_loss(output.gate_weights[keep], rows, self.heads, rule, labels[keep])
+        output.token_loss = spread(loss_M, keep)
+        output.loss = _mean(loss_M, items)
 
-    # ---- making one ----
+    def _respond(
+        self,
+        form: Responses,
+        labels: torch.Tensor | None,
+        given: Any,
+        with_logits: bool,
+        items: Any,
+        wants_hidden: bool,
+    ) -> UltraFuserOutput:
+        """The training form: everything after the specialists happens at response positions only."""
+        hidden = [form.gather(self._read(j, form.columns(j), None), j) for j in range(self.n_specialists)]
+        if given is None:
+            weights = self._weigh(hidden)
+        else:
+            weights = forced_weights(given, form.keep_BR.shape, self.n_specialists, hidden[0].device)[form.keep_BR]
+        heads, rule = self.heads, self.config.fusion["rule"]
+        output = UltraFuserOutput(gate_weights=form.spread(weights))
+        if labels is not None:
+            loss_M = response_loss(weights, hidden, heads, rule, labels[form.keep_BR])
+            output.loss, output.token_loss = _mean(loss_M, items), form.spread(loss_M)
+        if with_logits:
+            output.logits = form.spread(fused_logits(weights, hidden, heads, rule))
+        if wants_hidden:
+            output.hidden_states = tuple(form.spread(states) for states in hidden)
+        return output
+
+    # ---- making, keeping, publishing ----
 
     @classmethod
     def from_specialists(
         cls,
-        sources: Mapping[str, str | Path | PreTrainedModel],
+        sources: Mapping[str, assemble.Source],
         *,
-        templates: Mapping[str, str | None] | None = None,
+        templates: Mapping[str, str | None] | Sequence[str | None] | None = None,
         gate: str | Mapping[str, Any] = "token",
         fusion: str | Mapping[str, Any] = "logits",
         seed: int = 0,
@@ -273,7 +292,53 @@ class UltraFuserForCausalLM(PreTrainedModel, GenerationMixin):
         vocab_size: int | None = None,
         revisions: Mapping[str, str] | None = None,
     ) -> "UltraFuserForCausalLM":
-        """Fuse specialists given as {name: folder, Hub id or loaded model}; the gate is drawn from `seed`, untrained."""
-        from ultrafuser.modeling.assemble import assemble
+        """Fuse specialists given as {name: folder, Hub id, or model in memory}; the gate is drawn from `seed`, untrained.
 
-        return assemble(cls, sources, templates, gate, fusion, seed, dtype, device, vocab_size, revisions)
+        `templates`: per specialist a template's name, .jinja path or source, or None for its tokenizer's own.
+        `gate`: a row of GATES, or {"type": ..., "hidden_size": ...}. `fusion`: a row of FUSION_RULES, or {"rule": ...,
+        "top_k": ...}. `dtype`: default the widest of the specialists'. `vocab_size`: tokens of the shared tokenizer,
+        where heads are padded. `revisions`: {name: revision} for Hub ids. Models in memory are used, not copied.
+        Raises ValueError naming the specialist or field, the value and the fix.
+        """
+        return assemble.assemble(
+            cls, sources, templates=templates, gate=gate, fusion=fusion, seed=seed, dtype=dtype, device=device,
+            vocab_size=vocab_size, revisions=revisions,
+        )  # fmt: skip
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike | None,
+        *args: Any,
+        specialist_paths: Mapping[str, str | os.PathLike] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Load either form of checkpoint, see `checkpoint.load`; keyword arguments as in Transformers."""
+        return checkpoint.load(
+            cls, super().from_pretrained, pretrained_model_name_or_path, specialist_paths, args, kwargs
+        )
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *, gate_only: bool = False, **kwargs: Any) -> None:
+        """Save weights, configuration and model card, see `checkpoint.save`; keyword arguments as in Transformers."""
+        checkpoint.save(self, super().save_pretrained, save_directory, gate_only, kwargs)
+
+    def push_to_hub(self, repo_id: str, *, gate_only: bool = False, **kwargs: Any) -> Any:
+        """Save to a temporary folder and upload it with its model card, see `checkpoint.push_folder`."""
+        return checkpoint.push_folder(self, repo_id, gate_only, kwargs)
+
+
+def _mean(loss_M: torch.Tensor, items: torch.Tensor | int | None) -> torch.Tensor:
+    """Mean over the positions, or their sum over `items`; zero where there are no positions."""
+    if items is None:
+        return loss_M.sum() / max(loss_M.shape[0], 1)
+    return loss_M.sum() / (items.to(loss_M.device) if isinstance(items, torch.Tensor) else items)
+
+
+def _keep_columns(given: Any, logits_to_keep: int | torch.Tensor, columns: int) -> Any:
+    """Forced weights for every column, cut to the columns kept."""
+    if isinstance(given, torch.Tensor) and given.ndim == 3 and given.shape[1] == columns:
+        return slice_logits_to_keep(given, logits_to_keep)
+    return given
+
+
+register()  # where this module was itself what imported the Auto classes

@@ -9,7 +9,9 @@ from transformers.utils import ModelOutput
 
 @dataclass
 class UltraFuserOutput(ModelOutput):
-    """Result of `UltraFuserForCausalLM.forward`. Legend: B batch, K positions kept (T or R), N specialists, V vocabulary.
+    """Result of `UltraFuserForCausalLM.forward`.
+
+    Legend: B batch, K positions kept (of T visible columns, or R response positions), N specialists, V vocabulary.
 
     Fields:
         loss: scalar, mean cross entropy per response token (nats), or the sum over `num_items_in_batch`.

@@ -22,9 +22,9 @@ def _register_config(auto_module: ModuleType) -> None:
 def _register_model(auto_module: ModuleType) -> None:
     configuration = importlib.import_module("ultrafuser.modeling.configuration")
     model = importlib.import_module("ultrafuser.modeling.model")
-    auto_module.AutoModelForCausalLM.register(
-        configuration.UltraFuserConfig, model.UltraFuserForCausalLM, exist_ok=True
-    )
+    model_class = getattr(model, "UltraFuserForCausalLM", None)
+    if model_class is not None:  # None while model.py itself is what imports the Auto classes: it registers at its end
+        auto_module.AutoModelForCausalLM.register(configuration.UltraFuserConfig, model_class, exist_ok=True)
 
 
 REGISTRARS: dict[str, Callable[[ModuleType], None]] = {

@@ -1,30 +1,134 @@
-"""Opening a specialist: a local folder or a Hub id with its revision, and a hash of its weights."""
+"""Opening a specialist: a local folder or a Hub id with its revision; clear errors, and a hash of its weights."""
 
-import hashlib
+import json
 import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from ultrafuser.modeling.hashing import content_hash, weight_files
+
+__all__ = ["Origin", "content_hash", "is_folder_like", "open_specialist", "resolve"]
+
+HUB_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a specialist lies: its folder on this machine and, if it came from the Hub, its id and commit."""
+
+    folder: Path
+    hub_id: str | None = None
+    revision: str | None = None
 
 
 def is_folder_like(source: str | os.PathLike) -> bool:
-    """Whether `source` is meant as a folder: it exists, or it is written like a path rather than like `owner/name`."""
-    text = os.fspath(source)
-    if isinstance(source, Path) or os.path.exists(os.path.expanduser(text)):
+    """Whether `source` means a folder: it exists, is a Path, or is written like a path rather than like `owner/name`.
+
+    `runs/text` is taken for a folder where `runs` exists here, for a Hub id otherwise.
+    """
+    if not isinstance(source, str):
         return True
-    return text.startswith((".", "~", os.sep)) or text.count("/") > 1 or (os.sep != "/" and os.sep in text)
+    path = Path(os.path.expanduser(source))
+    if path.exists() or source.startswith((".", "~", "/", os.sep)) or source.endswith(("/", os.sep)):
+        return True
+    parts = path.parts
+    return len(parts) > 2 or "\\" in source or (len(parts) == 2 and Path(parts[0]).exists())
 
 
-def local_folder(source: str | os.PathLike, field: str = "source") -> Path:
-    """The folder `source` names. Raises ValueError at once where it does not exist."""
+def resolve(source: str | os.PathLike, revision: str | None = None, field: str = "source") -> Origin:
+    """The folder that holds `source`, fetched from the Hub where it is an id. Raises ValueError, at once for a folder."""
+    if not is_folder_like(source):
+        return _from_hub(str(source), revision, field)
     folder = Path(os.path.expanduser(os.fspath(source)))
+    if not folder.exists():
+        raise ValueError(f"{field}: folder {os.fspath(source)!r} does not exist; check the path")
     if not folder.is_dir():
-        raise ValueError(f"{field}: folder {str(source)!r} does not exist; check the path")
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{field}: folder {str(source)!r} has no config.json; it does not hold a model")
-    return folder
+        raise ValueError(
+            f"{field}: {os.fspath(source)!r} is a file; give the folder that holds config.json and weights"
+        )
+    if revision is not None:
+        raise ValueError(f"{field}: revision {revision!r} goes with a Hub id, but {os.fspath(source)!r} is a folder")
+    return Origin(folder.resolve())
+
+
+def _from_hub(name: str, revision: str | None, field: str) -> Origin:
+    def fetch(patterns: list[str], **options: Any) -> Path:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, etag_timeout=5, **options))
+
+    try:
+        folder = fetch(HUB_PATTERNS)
+        if not weight_files(folder):
+            folder = fetch([*HUB_PATTERNS, "*.bin"])
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"{field}: {name!r} is not a folder here (looked in {os.getcwd()!r}) and could not be fetched as a Hub id "
+            f"({reason}); check the spelling, or the connection if a Hub model is meant"
+        ) from error
+    return Origin(folder, name, folder.name)
+
+
+def read_config(folder: Path, field: str) -> PreTrainedConfig:
+    """The configuration in `folder`. Raises ValueError where there is none, it is broken, or of an unknown kind."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{field}: folder {str(folder)!r} has no config.json; it does not hold a Transformers model")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{field}: {str(path)!r} is not valid JSON ({error}); download or save it again") from error
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, KeyError, OSError) as error:
+        kind = raw.get("model_type", "missing")
+        raise ValueError(
+            f"{field}: model_type {kind!r} in {str(path)!r} cannot be opened by this version of Transformers without "
+            "code from outside; use a built-in architecture"
+        ) from error
+
+
+def check_causal(config: PreTrainedConfig, field: str) -> None:
+    """Raise ValueError where the configuration is not that of a causal language model."""
+    architectures = list(config.architectures or [])
+    found = architectures[0] if architectures else config.model_type
+    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+    names = (known,) if isinstance(known, str) else tuple(known or ())
+    causal = bool(names) and (not architectures or any(name in names for name in architectures))
+    # BertLMHeadModel and its kin are encoders unless told to be decoders.
+    encoder = getattr(config, "is_decoder", True) is False and not found.endswith("ForCausalLM")
+    if getattr(config, "is_encoder_decoder", False) or encoder:
+        causal = False
+    if not causal:
+        raise ValueError(
+            f"{field}: {found!r} is not a causal language model; a specialist must generate text left to right with "
+            "its own output head, for example LlamaForCausalLM or Qwen2ForCausalLM"
+        )
+
+
+def check_weights(folder: Path, field: str) -> None:
+    """Read every safetensors header. Raises ValueError for a missing or corrupt file, before anything is loaded."""
+    files = weight_files(folder)
+    if not files:
+        raise ValueError(f"{field}: folder {str(folder)!r} holds no weights (*.safetensors or *.bin)")
+    for path in files:
+        if path.suffix != ".safetensors":
+            continue
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ValueError(
+                f"{field}: {str(path)!r} is corrupt or cut off ({error}); download or save this specialist again"
+            ) from error
 
 
 def open_specialist(
@@ -32,25 +136,48 @@ def open_specialist(
     revision: str | None = None,
     dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
+    *,
     field: str = "source",
+    attn_implementation: str | None = None,
 ) -> PreTrainedModel:
-    """Load a causal LM from a folder or from the Hub. Raises ValueError where it is not one or cannot be read."""
-    where = local_folder(source, field) if is_folder_like(source) else os.fspath(source)
-    config = AutoConfig.from_pretrained(where, revision=revision)
-    model = AutoModelForCausalLM.from_pretrained(where, config=config, revision=revision, dtype=dtype or "auto")
+    """Load a causal LM from a folder or from the Hub, in its own number format unless `dtype` says otherwise.
+
+    Raises ValueError naming `field` where it does not exist, is not a causal LM, or has broken or incomplete weights.
+    """
+    origin = resolve(source, revision, field)
+    config = read_config(origin.folder, field)
+    check_causal(config, field)
+    check_weights(origin.folder, field)
+    options = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            origin.folder, config=config, dtype="auto" if dtype is None else dtype, output_loading_info=True, **options
+        )
+    except (RuntimeError, ValueError, SafetensorError, OSError) as error:
+        raise ValueError(f"{field}: the weights in {str(origin.folder)!r} do not load: {error}") from error
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise ValueError(
+            f"{field}: {str(origin.folder)!r} lacks {len(missing)} weights, first {missing[0]!r}; a specialist must be "
+            "a complete causal language model with its output head"
+        )
+    model.config._name_or_path = origin.hub_id or str(origin.folder)
+    model.ultrafuser_origin = origin
     return model.to(device) if device is not None else model
 
 
-def content_hash(folder: str | os.PathLike) -> str:
-    """SHA-256 over the weight files of a model folder, in order of name."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(folder).glob("*.safetensors")):
-        with path.open("rb") as file:
-            for block in iter(lambda: file.read(1 << 20), b""):
-                digest.update(block)
-    return digest.hexdigest()
-
-
 def describe(specialist: PreTrainedModel) -> dict[str, Any]:
-    """The specialist's configuration as plain JSON, with its model type."""
-    return specialist.config.to_diff_dict() | {"model_type": specialist.config.model_type}
+    """The specialist's configuration as plain JSON, with its model type and no local path."""
+    fields = specialist.config.to_diff_dict() | {"model_type": specialist.config.model_type}
+    fields.pop("_name_or_path", None)
+    return fields
+
+
+def licence_of(folder: Path) -> str | None:
+    """The licence that the folder's README.md declares in its front matter, or None."""
+    readme = folder / "README.md"
+    if not readme.is_file():
+        return None
+    front = re.match(r"---\s*\n(.*?)\n---", readme.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    found = re.search(r"^licen[sc]e:\s*[\"']?([^\s\"'#]+)", front.group(1), re.MULTILINE) if front else None
+    return found.group(1) if found else None

@@ -1,0 +1,154 @@
+"""The model card of a fused model: what it is made of, whether and on what its gate was trained, how to rebuild it."""
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import PurePath
+from typing import Any
+
+import yaml
+
+from ultrafuser.modeling.configuration import UltraFuserConfig
+
+UNTRAINED = "**The gate is untrained**: its weights are random, drawn from seed {seed}. Train it before use."
+
+
+def publishable(value: Any) -> Any:
+    """`value` with every local path in it, at any depth, cut to its last part."""
+    if isinstance(value, dict):
+        return {key: publishable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [publishable(item) for item in value]
+    if isinstance(value, str) and _is_local(value):
+        return PurePath(value.replace("\\", "/")).name or "local"
+    return value
+
+
+def _is_local(text: str) -> bool:
+    if "\n" in text or "{" in text or len(text) > 1000 or re.match(r"[a-z]+://", text) or text.startswith("zoo"):
+        return False
+    looks = text.startswith(("/", "./", "../", "~")) or re.match(r"[A-Za-z]:[\\/]", text) is not None
+    return looks or text.count("/") > 1 or (os.path.exists(text) and ("/" in text or "\\" in text))
+
+
+def publishable_recipe(recipe_yaml: str) -> str:
+    """The recipe as YAML without local paths."""
+    return yaml.safe_dump(publishable(yaml.safe_load(recipe_yaml)), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _recipe(config: UltraFuserConfig) -> str:
+    """The recipe that made the model, or what the configuration knows of it."""
+    if config.recipe:
+        return config.recipe
+    specialists = {}
+    for name, entry, template in zip(config.specialist_names, config.sources, config.templates, strict=True):
+        specialists[name] = {"source": entry.get("id") or name, "template": template or None}
+        if entry.get("revision"):
+            specialists[name]["revision"] = entry["revision"]
+    gate = {key: value for key, value in config.gate.items() if key != "seed"}
+    stages = publishable(config.gate_training.get("stages") or [])
+    recipe = {"specialists": specialists, "gate": gate, "fusion": dict(config.fusion), "seed": config.gate["seed"]}
+    recipe |= {"stages": stages} if stages else {}
+    return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _front(config: UltraFuserConfig, tags: Iterable[str]) -> str:
+    bases = [entry["id"] for entry in config.sources if entry.get("id")]
+    licences = {entry.get("licence") for entry in config.sources}
+    fields: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["ultrafuser", "model-fusion", *(tag for tag in tags if tag not in ("ultrafuser", "model-fusion"))],
+    }
+    if len(licences) == 1 and None not in licences:
+        fields["license"] = licences.pop()
+    if bases:
+        fields |= {"base_model": bases, "base_model_relation": "merge"}
+    return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---\n"
+
+
+def _training(config: UltraFuserConfig) -> str:
+    """The paragraph on the gate: trained or not, for how many steps, on what."""
+    told = publishable(config.gate_training)
+    if not told.get("trained"):
+        return UNTRAINED.format(seed=config.gate["seed"])
+    lines = ["The gate is trained."]
+    for number, stage in enumerate(told.get("stages") or [], start=1):
+        name = stage.get("name") or f"stage {number}"
+        learns = {"gate": "the gate alone", "all": "gate and specialists", "specialists": "the specialists alone"}
+        what = learns.get(str(stage.get("train")), "the gate")
+        lines.append(f"- {name}: {stage.get('steps', 'an unknown number of')} steps, {what} learned")
+    if told.get("data"):
+        lines.append(f"\nTrained on: {_flat(told['data'])}.")
+    for change in told.get("changes") or []:
+        lines.append(f"\nAfter training: {change}. The gate has not seen the new set of specialists.")
+    return "\n".join(lines)
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {_flat(item)}" for key, item in value.items())
+    return ", ".join(_flat(item) for item in value) if isinstance(value, list) else str(value)
+
+
+def _specialists(config: UltraFuserConfig) -> str:
+    rows = [
+        "| specialist | architecture | from | licence | SHA-256 of the weights it was fused from |",
+        "|---|---|---|---|---|",
+    ]
+    entries = zip(config.specialist_names, config.specialists or [], config.sources, strict=True)
+    for name, fields, entry in entries:
+        architecture = (fields.get("architectures") or [fields["model_type"]])[0]
+        origin = entry.get("id") or "a local model"
+        origin += f" at {entry['revision'][:12]}" if entry.get("revision") else ""
+        digest = (entry.get("sha256") or "not recorded")[:16]
+        rows.append(f"| {name} | {architecture} | {origin} | {entry.get('licence') or 'not stated'} | {digest} |")
+    return "\n".join(rows)
+
+
+def model_card(
+    config: UltraFuserConfig, *, gate_only: bool = False, tags: Iterable[str] = (), repo_id: str | None = None
+) -> str:
+    """README.md for a fused model, without local paths."""
+    where = repo_id or "folder"
+    top_k = config.fusion.get("top_k")
+    form = (
+        "This checkpoint holds the gate alone and opens its specialists from where they are, checking their hashes."
+        if gate_only
+        else "This checkpoint is self-contained."
+    )
+    return f"""{_front(config, tags)}
+# Fused model of {", ".join(config.specialist_names)}
+
+{config.n_specialists} complete language models run side by side; at every token a small gate weighs them and their
+predictions are mixed (UltraFuser, Ding et al., ACL 2025). Made with `ultrafuser`. {form}
+
+## Gate
+
+{_training(config)}
+
+Gate `{config.gate["type"]}`, fusion rule `{config.fusion["rule"]}`{f", the {top_k} largest weights only" if top_k else ""}.
+
+## Specialists
+
+{_specialists(config)}
+
+The licences of all specialists apply.
+
+## Use
+
+```python
+import ultrafuser
+from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained("{where}")
+```
+
+Every specialist keeps its own chat template; `ultrafuser chat {where}` takes care of it.
+
+## Recipe
+
+```yaml
+{_recipe(config).rstrip()}
+```
+"""

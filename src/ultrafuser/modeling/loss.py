@@ -1,0 +1,167 @@
+"""Cross entropy of the fused distribution at response positions, lean in memory and time.
+
+Legend: M response positions of a batch laid end to end, N specialists, D hidden, V vocabulary.
+
+Three ways, chosen by what needs gradients; a test holds each against `response_loss_reference`:
+- logit mixture, something in the specialists learns: one (M, V) tensor, in chunks that are made again in the backward
+  pass once it would be large;
+- logit mixture, specialists frozen (stage 1): the loss is a function of the N weights alone, and its derivative
+  d loss / d w_j = sum_v p_v o_jv - o_jy is known as soon as the logits are, so nothing is kept and nothing made twice;
+- probability mixture: only each specialist's log-probability of the label is needed.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from ultrafuser.modeling.fusion import FUSION_RULES, mix_logits, mix_probabilities
+from ultrafuser.modeling.head import Head, fused_logits, fused_logits_reference
+
+CHUNK_BYTES = 256 * 2**20
+"""Logits of one chunk, in bytes of float32; below this nothing is cut up."""
+
+
+def response_loss_reference(
+    gate_weights_MN: torch.Tensor,
+    hidden_MD: Sequence[torch.Tensor],
+    heads: Sequence[Head],
+    rule: str,
+    labels_M: torch.Tensor,
+) -> torch.Tensor:
+    """Cross entropy of each position, (M,) nats, by the plain rule with all M x N x V logits in memory."""
+    logits = fused_logits_reference(gate_weights_MN, hidden_MD, heads, rule)
+    return functional.cross_entropy(logits, labels_M.to(logits.device), reduction="none")
+
+
+def response_loss(
+    gate_weights_MN: torch.Tensor,
+    hidden_MD: Sequence[torch.Tensor],
+    heads: Sequence[Head],
+    rule: str,
+    labels_M: torch.Tensor,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> torch.Tensor:
+    """Cross entropy of each position, (M,) nats: `response_loss_reference`'s values and gradients in less memory."""
+    function = FUSION_RULES[rule]
+    row_bytes = 4 * heads[0].vocab_size
+    if function is mix_probabilities:
+        return _probability_loss(gate_weights_MN, hidden_MD, heads, labels_M, chunk_bytes // row_bytes)
+    if function is not mix_logits:
+        return response_loss_reference(gate_weights_MN, hidden_MD, heads, rule, labels_M)
+    if gate_weights_MN.requires_grad and torch.is_grad_enabled() and _all_frozen(hidden_MD, heads):
+        rows = max(1, chunk_bytes // (row_bytes * len(heads)))
+        return _FrozenLoss.apply(gate_weights_MN, tuple(hidden_MD), heads, labels_M, rows)
+    return _by_chunks(_logit_rows, chunk_bytes // row_bytes, labels_M, gate_weights_MN, hidden_MD, heads, rule)
+
+
+def _all_frozen(hidden_MD: Sequence[torch.Tensor], heads: Sequence[Head]) -> bool:
+    learning = any(hidden.requires_grad for hidden in hidden_MD)
+    return not learning and not any(p.requires_grad for head in heads for p in head.module.parameters())
+
+
+def _by_chunks(function: Any, rows: int, labels_M: torch.Tensor, *arguments: Any) -> torch.Tensor:
+    """`function` on pieces of `rows` positions, each made again in the backward pass; only tensors are cut."""
+    rows = max(1, rows)
+    if labels_M.shape[0] <= rows:
+        return function(labels_M, *arguments)
+    parts = []
+    for start in range(0, labels_M.shape[0], rows):
+        piece = slice(start, start + rows)
+        cut = [_cut(argument, piece) for argument in (labels_M, *arguments)]
+        parts.append(checkpoint(function, *cut, use_reentrant=False, preserve_rng_state=False))
+    return torch.cat(parts)
+
+
+def _cut(argument: Any, piece: slice) -> Any:
+    if isinstance(argument, torch.Tensor):
+        return argument[piece]
+    if isinstance(argument, list | tuple) and argument and isinstance(argument[0], torch.Tensor):
+        return tuple(tensor[piece] for tensor in argument)
+    return argument
+
+
+def _logit_rows(
+    labels_M: torch.Tensor,
+    gate_weights_MN: torch.Tensor,
+    hidden_MD: Sequence[torch.Tensor],
+    heads: Sequence[Head],
+    rule: str,
+) -> torch.Tensor:
+    logits = fused_logits(gate_weights_MN, hidden_MD, heads, rule)
+    return functional.cross_entropy(logits, labels_M.to(logits.device), reduction="none")
+
+
+def _probability_loss(
+    gate_weights_MN: torch.Tensor,
+    hidden_MD: Sequence[torch.Tensor],
+    heads: Sequence[Head],
+    labels_M: torch.Tensor,
+    rows: int,
+) -> torch.Tensor:
+    """-log sum_j w_j p_j(label): N columns of log-probabilities, one specialist's logits at a time."""
+    device = gate_weights_MN.device
+    own = [
+        -_by_chunks(_own_rows, rows, labels_M, hidden, head).to(device)
+        for hidden, head in zip(hidden_MD, heads, strict=True)
+    ]
+    # The rule itself, on a vocabulary of one: log_softmax is already done.
+    log_weights_MN = gate_weights_MN.clamp_min(torch.finfo(gate_weights_MN.dtype).tiny).log()
+    return -torch.logsumexp(log_weights_MN + torch.stack(own, dim=-1), dim=-1)
+
+
+def _own_rows(labels_M: torch.Tensor, hidden_MD: torch.Tensor, head: Head) -> torch.Tensor:
+    logits = head.logits(hidden_MD)
+    return functional.cross_entropy(logits, labels_M.to(logits.device), reduction="none")
+
+
+class _FrozenLoss(Function):
+    """Loss of the logit mixture as a function of the gate weights, hidden states and heads being constants."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        gate_weights_MN: torch.Tensor,
+        hidden_MD: tuple[torch.Tensor, ...],
+        heads: Sequence[Head],
+        labels_M: torch.Tensor,
+        rows: int,
+    ) -> torch.Tensor:
+        """(M,) nats; keeps d loss / d w, (M, N), and nothing else."""
+        losses, slopes = [], []
+        for start in range(0, labels_M.shape[0], rows):
+            piece = slice(start, start + rows)
+            hidden_piece = [hidden[piece] for hidden in hidden_MD]
+            loss, slope = _loss_and_slope(gate_weights_MN[piece], hidden_piece, heads, labels_M[piece])
+            losses.append(loss)
+            slopes.append(slope)
+        ctx.save_for_backward(torch.cat(slopes) if slopes else torch.zeros_like(gate_weights_MN))
+        return torch.cat(losses) if losses else gate_weights_MN.new_zeros(0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_M: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        """Gradient for the gate weights only."""
+        (slope_MN,) = ctx.saved_tensors
+        return gradient_M.unsqueeze(-1) * slope_MN, None, None, None, None
+
+
+def _loss_and_slope(
+    gate_weights_MN: torch.Tensor, hidden_MD: Sequence[torch.Tensor], heads: Sequence[Head], labels_M: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss (M,) and its derivative by each gate weight (M, N): sum_v p_v o_jv - o_jy."""
+    device = gate_weights_MN.device
+    own = [head.logits(hidden).to(device) for head, hidden in zip(heads, hidden_MD, strict=True)]
+    fused_MV = own[0] * gate_weights_MN[:, :1]
+    for j in range(1, len(own)):
+        fused_MV.addcmul_(own[j], gate_weights_MN[:, j : j + 1])
+    log_normaliser_M1 = fused_MV.logsumexp(dim=-1, keepdim=True)
+    label_M1 = labels_M.to(device).unsqueeze(-1)
+    loss_M = (log_normaliser_M1 - fused_MV.gather(-1, label_M1)).squeeze(-1)
+    probabilities_MV = fused_MV.sub_(log_normaliser_M1).exp_()
+    slopes = [torch.linalg.vecdot(probabilities_MV, o) - o.gather(-1, label_M1).squeeze(-1) for o in own]
+    return loss_M, torch.stack(slopes, dim=-1).to(gate_weights_MN.dtype)

@@ -1,0 +1,96 @@
+"""Adding a specialist to a fused model, and taking one away."""
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+
+from ultrafuser.modeling import assemble
+from ultrafuser.modeling.gate import ConstantGate
+from ultrafuser.modeling.specialists import describe
+
+if TYPE_CHECKING:
+    from ultrafuser.modeling.configuration import UltraFuserConfig
+    from ultrafuser.modeling.model import UltraFuserForCausalLM
+
+_LISTS = ("specialists", "specialist_names", "templates", "sources")
+
+
+def add_specialist(
+    model: "UltraFuserForCausalLM",
+    name: str,
+    source: assemble.Source,
+    template: str | None = None,
+    *,
+    revision: str | None = None,
+) -> "UltraFuserForCausalLM":
+    """A new fused model with one more specialist, sharing the old one's specialists (not copies).
+
+    A shared gate is kept as it is and serves the larger set; a constant gate gives the newcomer the mean logit; a joint
+    gate is drawn anew from its seed and counts as untrained. Raises ValueError for a name in use, another vocabulary or
+    width, or what `open_specialist` refuses.
+    """
+    if name in model.config.specialist_names:
+        raise ValueError(f"specialists.{name}: there is a specialist of this name already; choose another name")
+    revisions = {} if revision is None else {name: revision}
+    opened = assemble.open_all({name: source}, revisions, model.dtype)
+    rows = opened[name].get_output_embeddings().weight.shape[0]
+    theirs = {
+        other: s.get_output_embeddings().weight.shape[0]
+        for other, s in zip(model.config.specialist_names, model.specialists, strict=True)
+    }
+    if rows < model.config.vocab_size or (rows != model.config.vocab_size and rows not in theirs.values()):
+        raise ValueError(
+            f"specialists.{name}: its vocabulary has {rows} entries, the fused model's {model.config.vocab_size}; a new "
+            "specialist must share the tokenizer"
+        )
+    config = copy.deepcopy(model.config)
+    config.specialists.append(describe(opened[name]))
+    config.specialist_names.append(name)
+    config.templates.extend(assemble.find_templates([name], opened, {name: template}))
+    config.sources.append(assemble.provenance(opened[name]))
+    return _rejoin(model, config, [*range(model.n_specialists), None], opened[name].to(model.device), f"{name} added")
+
+
+def remove_specialist(model: "UltraFuserForCausalLM", name: str) -> "UltraFuserForCausalLM":
+    """A new fused model without `name`, sharing the other specialists. Raises ValueError for the last or an unknown one."""
+    model.specialist(name)
+    if model.n_specialists == 1:
+        raise ValueError(f"specialists.{name}: the only specialist left cannot be removed")
+    gone = model.config.specialist_names.index(name)
+    config = copy.deepcopy(model.config)
+    for field in _LISTS:
+        del getattr(config, field)[gone]
+    top_k = config.fusion.get("top_k")
+    if top_k is not None and top_k > config.n_specialists:
+        config.fusion["top_k"] = None
+    if gone == 0:
+        for field, value in assemble.token_ids(model.specialist(1)).items():
+            setattr(config, field, value)
+    kept: list[int | None] = [j for j in range(model.n_specialists) if j != gone]
+    return _rejoin(model, config, kept, None, f"{name} removed")
+
+
+def _rejoin(
+    model: "UltraFuserForCausalLM",
+    config: "UltraFuserConfig",
+    kept: list[int | None],
+    newcomer: torch.nn.Module | None,
+    change: str,
+) -> "UltraFuserForCausalLM":
+    """A fused model of the old specialists at `kept` and the newcomer (None in `kept`), with the gate carried over."""
+    specialists = [newcomer if j is None else model.specialist(j) for j in kept]
+    result = assemble.join(type(model), config, specialists)  # type: ignore[arg-type]
+    result.generation_config = copy.deepcopy(model.generation_config)
+    if model.gate.serves_any_number:
+        result.gate.load_state_dict(model.gate.state_dict())
+    elif isinstance(model.gate, ConstantGate):
+        old = model.gate.logits.detach()
+        with torch.no_grad():
+            result.gate.logits.copy_(torch.stack([old.mean() if j is None else old[j] for j in kept]))
+    else:
+        result.gate.reset_parameters(int(config.gate["seed"]))
+        config.gate_training = {**config.gate_training, "trained": False}
+    if result.gate_is_trained:
+        config.gate_training.setdefault("changes", []).append(change)
+    return result
