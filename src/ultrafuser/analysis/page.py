@@ -21,7 +21,9 @@ from ultrafuser.analysis.colours import colour, dominant, intensity, mixture
 if TYPE_CHECKING:
     from ultrafuser.generation.engine import TokenEvent
 
-__all__ = ["Explanation", "Turn", "render_page", "visible"]
+__all__ = ["PAGE_MARK", "Explanation", "Turn", "render_page", "token_dict", "visible"]
+
+PAGE_MARK = "ultrafuser explain"  # in the page's head: how a page of ours is told from another file
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def render_page(page: Explanation) -> str:
     turns, data = _turns(page)
     return environment.from_string(source).render(
         page=page,
+        mark=PAGE_MARK,
         lead=page.model + (f" · {page.detail}" if page.detail else ""),
         rows=_rows(page),
         count=len(page.tokens),

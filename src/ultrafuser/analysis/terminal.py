@@ -13,6 +13,8 @@ from ultrafuser.analysis.colours import colour, shade
 if TYPE_CHECKING:
     from ultrafuser.generation.engine import TokenEvent
 
+FILLS = "█▒░▓"
+
 __all__ = ["coloured", "legend", "piece", "weights_line"]
 
 
@@ -31,14 +33,15 @@ def legend(names: Sequence[str]) -> Text:
     return Text("  ").join(Text(f"■ {name}", style=Style(color=colour(j))) for j, name in enumerate(names))
 
 
-def weights_line(means: Mapping[str, float], width: int = 30) -> Text:
-    """A stacked bar of mean weights, then each name with its share."""
+def weights_line(means: Mapping[str, float], width: int = 30, *, plain: bool = False) -> Text:
+    """A stacked bar of mean weights, then each name with its share; `plain` tells the parts apart without colour."""
     line, used, total = Text(), 0, 0.0
     for j, weight in enumerate(means.values()):
         total += weight
         cells = round(total * width) - used
-        line.append("█" * cells, style=Style(color=colour(j)))
+        line.append(FILLS[j % len(FILLS) if plain else 0] * cells, style=Style(color=colour(j)))
         used += cells
     for j, (name, weight) in enumerate(means.items()):
-        line.append(f"  {name} {100 * weight:.0f}%", style=Style(color=colour(j)))
+        mark = f"{FILLS[j % len(FILLS)]} " if plain else ""
+        line.append(f"  {mark}{name} {100 * weight:.0f}%", style=Style(color=colour(j)))
     return line

@@ -8,17 +8,18 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = [
+    "DeviceOption",
     "JsonOption",
+    "ModelArgument",
+    "RevisionOption",
+    "SpecialistPathOption",
     "console",
     "human_console",
     "resolve_data",
@@ -26,6 +27,7 @@ __all__ = [
     "say_error",
     "stderr",
     "write_json",
+    "write_text",
 ]
 
 console = Console(highlight=False)
@@ -33,6 +35,22 @@ stderr = Console(stderr=True, highlight=False)
 
 JsonOption = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write what is shown as JSON too; - = standard output.")
+]
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="Folder of a fused model (any causal LM works), or a Hub id with --revision."),
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps; left out: the fastest."),
+]
+RevisionOption = Annotated[
+    str | None, typer.Option("--revision", metavar="REV", help="Branch, tag or commit: makes MODEL a Hub id.")
+]
+SpecialistPathOption = Annotated[
+    list[str] | None,
+    typer.Option("--specialist-path", metavar="NAME=FOLDER", help="Where a gate-only model finds a specialist."),
 ]
 
 ZOO_PREFIX = "zoo:"

@@ -8,6 +8,7 @@ Shapes: B batch, T time, N specialists, V vocabulary.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,10 +20,23 @@ from ultrafuser.generation.sampling import Sampling
 from ultrafuser.generation.text import IncrementalText
 from ultrafuser.templates import encode_prompt
 
-__all__ = ["Generation", "TokenEvent", "chat_templates", "check_length", "generate_batch", "stop_ids", "stream"]
+__all__ = [
+    "ContextFull",
+    "Generation",
+    "TokenEvent",
+    "chat_templates",
+    "check_length",
+    "generate_batch",
+    "stop_ids",
+    "stream",
+]
 
 Message = dict[str, str]
 Weights = Tensor | Sequence[float]
+
+
+class ContextFull(ValueError):  # noqa: N818 - names a state, as TooLong does
+    """A conversation longer than the specialists can read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +58,11 @@ class TokenEvent:
 
 @dataclass
 class Generation:
-    """One finished answer; `finished` is False when a length limit cut it off."""
+    """One finished answer; `finished` is False when a length limit cut it off; `seconds` its whole batch took."""
 
     events: list[TokenEvent] = field(default_factory=list)
     finished: bool = False
+    seconds: float = 0.0
 
     @property
     def text(self) -> str:
@@ -117,6 +132,7 @@ def generate_batch(
     for number, start in enumerate(range(0, len(conversations), batch_size)):
         batch = conversations[start : start + batch_size]
         sampling = Sampling(max_new_tokens, temperature, top_p, top_k, None if seed is None else seed + number)
+        started = time.perf_counter()
         decoders = [IncrementalText(tokenizer) for _ in batch]
         answers = [Generation() for _ in batch]
         for step in _steps(model, tokenizer, batch, sampling, gate_weights):
@@ -125,6 +141,7 @@ def generate_batch(
                     answer.events.append(_event(step, row, decoders[row]))
         for answer in answers:
             answer.finished = answer.events[-1].token_id in stops
+            answer.seconds = time.perf_counter() - started
         yield from answers
 
 
@@ -181,10 +198,10 @@ def chat_templates(model: Any) -> list[str]:
 
 
 def check_length(model: Any, length: int) -> int:
-    """How many tokens are left after a sequence of `length`; ValueError where it is longer than a specialist reads."""
+    """How many tokens are left after a sequence of `length`; ContextFull where it is longer than a specialist reads."""
     limit: int = model.config.max_position_embeddings
     if length > limit:
-        raise ValueError(
+        raise ContextFull(
             f"messages: the conversation takes {length} tokens and the specialists read {limit} at most; "
             "shorten it or start a new one"
         )

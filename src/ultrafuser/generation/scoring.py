@@ -15,7 +15,7 @@ from ultrafuser.data.collator import ResponseCollator
 from ultrafuser.data.dataset import Example
 from ultrafuser.generation.engine import Message, TokenEvent, Weights, chat_templates, check_length
 from ultrafuser.generation.text import IncrementalText
-from ultrafuser.modeling.head import response_loss
+from ultrafuser.modeling.loss import response_loss
 from ultrafuser.templates import encode_conversation
 
 __all__ = ["score", "score_text", "score_turns"]
@@ -29,16 +29,26 @@ def score(
 
 
 def score_turns(
-    model: Any, tokenizer: Any, messages: Sequence[Message], *, gate_weights: Weights | None = None
+    model: Any,
+    tokenizer: Any,
+    messages: Sequence[Message],
+    *,
+    answer_ids: Sequence[int] | None = None,
+    gate_weights: Weights | None = None,
 ) -> list[list[TokenEvent]]:
     """The tokens of every answer of a conversation that ends in one, the end-of-sequence token included.
 
     Every specialist reads the conversation in its own template. `logprob` and `specialist_logprobs` are the given
-    token's under the fused model and under each specialist alone. Raises ValueError when it is too long.
+    token's under the fused model and under each specialist alone. `answer_ids` is the last answer as ids, for a
+    conversation that ends in a user message: an answer just generated is scored as it is, not as its text would be
+    cut into tokens again. Raises ContextFull when the conversation is too long.
     """
+    if answer_ids is not None:
+        messages = [*messages, {"role": "assistant", "content": "-"}]  # holds the place; its ids are replaced
     encoded = encode_conversation(messages, chat_templates(model), tokenizer)
-    flat = _events(model, tokenizer, encoded.prompt_ids, encoded.response_ids, gate_weights)
-    ends = np.cumsum([len(ids) for ids in encoded.response_ids]).tolist()
+    responses = [*encoded.response_ids[:-1], encoded.response_ids[-1] if answer_ids is None else list(answer_ids)]
+    flat = _events(model, tokenizer, encoded.prompt_ids, responses, gate_weights)
+    ends = np.cumsum([len(ids) for ids in responses]).tolist()
     return [flat[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 

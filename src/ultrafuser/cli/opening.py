@@ -1,0 +1,160 @@
+"""Opening the model that a verb works on: a fused model, or any causal LM as a single specialist."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ultrafuser.cli.common import resolve_source
+
+__all__ = ["Opened", "open_fused", "quiet_libraries"]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model ready to speak, as the user named it."""
+
+    source: str
+    model: Any
+    tokenizer: Any
+
+    @property
+    def names(self) -> list[str]:
+        """The specialists' names."""
+        return list(self.model.config.specialist_names)
+
+    @property
+    def gate_notice(self) -> str | None:
+        """What has to be said wherever weights are shown while the gate is untrained; None when it is trained."""
+        if self.model.n_specialists < 2 or self.model.gate_is_trained:
+            return None
+        gate = self.model.config.gate
+        origin = "equal shares" if gate["type"] == "constant" else f"random numbers (seed {gate['seed']})"
+        return f"The weights come from {origin} and say nothing until `ultrafuser train` has trained the gate."
+
+    def forced(self, only: str | None) -> tuple[float, ...] | None:
+        """Gate weights that let one specialist speak alone; None lets the gate decide."""
+        from ultrafuser.generation import only_weights
+
+        return None if only is None else only_weights(self.names, only)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What every JSON file says about the model it came from."""
+        return {
+            "model": self.source,
+            "specialists": self.names,
+            "gate": self.model.config.gate["type"],
+            "gate_trained": self.gate_notice is None,
+            "fusion": dict(self.model.config.fusion),
+        }
+
+
+def open_fused(
+    source: str,
+    *,
+    revision: str | None = None,
+    device: str | None = None,
+    specialist_paths: Sequence[str] | None = None,
+    only: str | None = None,
+) -> Opened:
+    """The fused model and its tokenizer, ready to speak.
+
+    `source` is a folder, "zoo:name", or with a revision a Hub id; a folder that is not there is named at once. A plain
+    causal LM becomes a fused model of one specialist, in its own template (`plain` where it has none).
+    `specialist_paths` are NAME=FOLDER. A wrong name in `only` is refused before any weights are read.
+    """
+    folder = _locate(source, revision)
+    paths = _named_paths(specialist_paths)
+    _check_only(folder, only)
+    quiet_libraries()
+    from transformers import AutoTokenizer
+
+    from ultrafuser.modeling import UltraFuserForCausalLM
+    from ultrafuser.modeling.specialists import read_config
+
+    if read_config(folder, "MODEL").model_type == "ultrafuser":
+        model = UltraFuserForCausalLM.from_pretrained(folder, specialist_paths=paths)
+    elif paths:
+        raise ValueError(f"--specialist-path: {source!r} is no fused model, so it has no specialists to find")
+    else:
+        model = _single(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (ValueError, OSError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"MODEL: the tokenizer in {str(folder)!r} cannot be opened ({reason})") from error
+    return Opened(source, model.to(device or _best_device()).eval(), tokenizer)
+
+
+def quiet_libraries() -> None:
+    """Silence progress bars and notes of the libraries below; errors still come."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _locate(source: str, revision: str | None) -> Path:
+    """The model's folder; a Hub id, which it is exactly when a revision is given, is fetched."""
+    if revision is not None:
+        from ultrafuser.modeling.specialists import resolve
+
+        return resolve(source, revision, "MODEL").folder
+    folder = Path(resolve_source(source)).expanduser()
+    if not folder.is_dir():
+        kind = "is a file, not a folder" if folder.exists() else "does not exist"
+        hint = (
+            "; a model on the Hub needs --revision too, for example --revision main" if source.count("/") == 1 else ""
+        )
+        raise ValueError(f"MODEL: folder {source!r} {kind}{hint}")
+    if not (folder / "config.json").is_file():
+        inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
+        hint = f"; did you mean {str(folder / inside[0])!r}?" if inside else ""
+        raise ValueError(f"MODEL: folder {source!r} has no config.json, so it holds no model{hint}")
+    return folder
+
+
+def _check_only(folder: Path, only: str | None) -> None:
+    from ultrafuser.generation import only_weights
+
+    if only is None:
+        return
+    file = folder / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"MODEL: {file} is not valid JSON ({error}); copy the model again") from error
+    only_weights(config.get("specialist_names") or [folder.name], only)
+
+
+def _named_paths(pairs: Sequence[str] | None) -> dict[str, str]:
+    paths = {}
+    for pair in pairs or ():
+        name, mark, folder = pair.partition("=")
+        if not mark or not name or not folder:
+            raise ValueError(f"--specialist-path: {pair!r} must read NAME=FOLDER")
+        if not Path(folder).expanduser().is_dir():
+            raise ValueError(f"--specialist-path: folder {folder!r} does not exist")
+        paths[name] = folder
+    return paths
+
+
+def _single(folder: Path) -> Any:
+    from ultrafuser.modeling import UltraFuserForCausalLM
+    from ultrafuser.templates import load_template
+
+    model = UltraFuserForCausalLM.from_specialists({folder.name: folder})
+    if not model.config.templates[0]:
+        model.config.templates = [load_template("plain")]
+    return model
+
+
+def _best_device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
