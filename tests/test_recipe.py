@@ -18,6 +18,7 @@ from ultrafuser.recipe import (
     load_recipe,
     parse_recipe,
 )
+from ultrafuser.recipe.presets import preset, preset_names
 
 GOOD = """\
 name: trio
@@ -354,3 +355,35 @@ def test_any_value_anywhere_is_accepted_or_named(path: str, value: Any) -> None:
         found = error.problems
     assert all(problem.message for problem in found)
     assert all(problem.field.startswith((path, "fusion", "data", "tokenizer")) for problem in found)
+
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SHIPPED = {"demo": "tiny.yaml", "gpu": "single-gpu.yaml", "paper": "paper-13b.yaml"}
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_is_a_valid_recipe_and_stands_in_configs(name: str) -> None:
+    """To mend: `ultrafuser init configs/FILE --preset NAME --overwrite`."""
+    recipe = parse_recipe(preset(name))
+    assert len(recipe.specialists) == 3
+    assert set(SHIPPED) == set(preset_names())
+    assert (CONFIGS / SHIPPED[name]).read_text(encoding="utf-8") == preset(name)
+
+
+def test_the_schema_file_is_in_step_with_the_models() -> None:
+    """To mend: `ultrafuser init --schema > configs/recipe.schema.json`."""
+    assert json.loads((CONFIGS / "recipe.schema.json").read_text(encoding="utf-8")) == json_schema()
+
+
+def test_the_papers_recipe_has_the_papers_numbers() -> None:
+    recipe = parse_recipe(preset("paper"))
+    gate, both = recipe.stages
+    assert (gate.train, gate.steps, gate.examples_per_category, gate.learning_rate) == ("gate", 400, 64, 2e-5)
+    assert (both.train, both.steps, both.examples_per_category, both.learning_rate) == ("all", 5000, 32, 2e-5)
+    assert {one.template for one in recipe.specialists.values()} == {"ultralm", "codellama", "wizardmath"}
+    assert recipe.fusion.rule == "logits"
+
+
+def test_an_unknown_preset_names_the_choices() -> None:
+    with pytest.raises(ValueError, match=r"--preset: 'dmo' is not one of demo, gpu, paper; did you mean 'demo'\?"):
+        preset("dmo")

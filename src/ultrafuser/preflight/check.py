@@ -8,7 +8,7 @@ from ultrafuser.preflight.data_check import check_data
 from ultrafuser.preflight.facts import Facts, read_facts
 from ultrafuser.preflight.findings import Finding, Report
 from ultrafuser.preflight.licences import check_licences
-from ultrafuser.preflight.memory import check_memory
+from ultrafuser.preflight.memory import check_memory, number_format
 from ultrafuser.preflight.output import check_output
 from ultrafuser.preflight.sources import Resolve, SourceError, locate
 from ultrafuser.preflight.template_check import check_template
@@ -93,7 +93,7 @@ def _specialists(recipe: Recipe, resolve: Resolve, report: Report) -> tuple[list
 
 
 def _shapes(recipe: Recipe, facts: Sequence[Facts], report: Report) -> None:
-    """The shared gate reads hidden states of one width; soft-capped heads take the slow rule."""
+    """The shared gate reads hidden states of one width; 16-bit floats learn as bfloat16; soft-capped heads are slow."""
     widths = {one.name: one.hidden_size for one in facts}
     if recipe.gate.type == "token" and len(set(widths.values())) > 1:
         shown = ", ".join(f"{name} {width}" for name, width in widths.items())
@@ -102,6 +102,14 @@ def _shapes(recipe: Recipe, facts: Sequence[Facts], report: Report) -> None:
             "gate.type",
             f"'token' is one network for all specialists and needs one hidden size, found {shown}",
             "use gate.type: joint, or specialists of one size",
+        )
+    halves = [one.name for one in facts if number_format(recipe, one) == "float16"]
+    if halves and any(stage.train != "gate" for stage in recipe.stages):
+        report.add(
+            "error",
+            "dtype",
+            f"{', '.join(halves)} in float16 cannot be trained reliably",
+            "use bfloat16 or float32, or train the gate alone",
         )
     capped = [one.name for one in facts if one.soft_cap]
     if capped:

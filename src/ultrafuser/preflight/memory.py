@@ -12,7 +12,6 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ultrafuser.preflight.facts import Facts
 from ultrafuser.preflight.findings import Report
@@ -22,7 +21,7 @@ GIB = 2**30
 WIDTH = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 LEARNING = 16  # bytes per parameter that learns: float32 weight, gradient, two moments
 PROCESS = 0.6 * GIB  # Python, PyTorch and Transformers themselves
-HEAD_ROWS = 1024  # response positions whose fused logits exist at the same time
+LOGIT_BYTES = 256 * 2**20  # fused logits of one chunk; beyond that the loss is computed in pieces
 LOGIT_COPIES = 3  # logits, their softmax and its gradient
 
 
@@ -123,7 +122,7 @@ def stage_memory(recipe: Recipe, stage: StageConfig, facts: Sequence[Facts], tok
         activations += kept
     if learns and stage.gradient_checkpointing:
         activations += max(seen * (4 * one.inner_size + 12 * one.hidden_size) * 4 for one in facts)
-    activations += LOGIT_COPIES * min(seen, HEAD_ROWS) * max(one.vocab_rows for one in facts) * 4
+    activations += LOGIT_COPIES * min(LOGIT_BYTES, seen * max(one.vocab_rows for one in facts) * 4)
     gate = gate_parameters(recipe.gate.type, recipe.gate.hidden_size, facts) * LEARNING
     parts = {"weights": weights, "optimiser": optimiser + gate, "activations": activations}
     return {**parts, "total": sum(parts.values()), "examples_at_once": micro}
@@ -131,8 +130,13 @@ def stage_memory(recipe: Recipe, stage: StageConfig, facts: Sequence[Facts], tok
 
 def width_of(recipe: Recipe, one: Facts) -> int:
     """Bytes of one weight of a specialist, as the recipe loads it."""
+    return WIDTH.get(number_format(recipe, one), 4)
+
+
+def number_format(recipe: Recipe, one: Facts) -> str:
+    """The number format that a specialist is loaded in."""
     wanted = recipe.specialists[one.name].dtype or recipe.dtype
-    return WIDTH.get(one.dtype if wanted == "auto" else wanted, 4)
+    return one.dtype if wanted == "auto" else wanted
 
 
 def check_memory(recipe: Recipe, facts: Sequence[Facts], longest: int | None, report: Report) -> None:
@@ -197,14 +201,10 @@ def gib(n_bytes: float) -> str:
 
 
 def disk_needed(recipe: Recipe, facts: Sequence[Facts]) -> dict[str, int]:
-    """Bytes on disk: the fused model, and two checkpoints of what learns (one is kept while the next is written)."""
+    """Bytes on disk: the fused model; two checkpoints of what learns, a third while it is written, the best weights."""
     model = sum((one.parameters or 0) * width_of(recipe, one) for one in facts)
     learning = any(stage.train != "gate" for stage in recipe.stages)
-    checkpoints = 2 * (LEARNING - 4) * sum(one.parameters or 0 for one in facts) if learning else 0
+    per_parameter = 3 * (LEARNING - 4) + 4
+    checkpoints = per_parameter * sum(one.parameters or 0 for one in facts) if learning else 0
     gate = 4 * gate_parameters(recipe.gate.type, recipe.gate.hidden_size, facts)
-    return {"model": model + gate, "checkpoints": checkpoints + (6 * gate if recipe.stages else 0)}
-
-
-def plain(device: Device) -> dict[str, Any]:
-    """A device as plain data."""
-    return {"name": device.name, "total_bytes": device.total, "free_bytes": device.free}
+    return {"model": model + gate, "checkpoints": checkpoints + (10 * gate if recipe.stages else 0)}
