@@ -17,6 +17,7 @@ from ultrafuser.demo.results import COLUMNS, COMPOSITE, DOMAINS, Strict, right_s
 from ultrafuser.recipe import DomainData, Recipe, SpecialistSource, StageConfig
 
 PLAN_FILE = "plan.json"
+JOB_FILE = "work/job.json"  # what the workers are told
 OWN_NAMES = ("plan.json", "result.json", "details.json", "report.html", "parts", "work", "fused", ".lock")
 
 

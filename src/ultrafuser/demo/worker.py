@@ -14,9 +14,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from ultrafuser.demo.plan import DemoPlan, DemoSources
-
-JOB_FILE = "work/job.json"
+from ultrafuser.demo.plan import JOB_FILE, DemoPlan, DemoSources
 
 
 def main(argv: list[str]) -> None:
@@ -75,7 +73,10 @@ def _take_stdout(log: Path) -> IO[str]:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()  # returns when the other end is closed, however the parent ended
+    while os.read(
+        0, 1
+    ):  # ends when the other end is closed, however the parent ended; unbuffered, so that exit is free
+        pass
     os._exit(1)
 
 
