@@ -4,7 +4,7 @@ import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
@@ -20,7 +20,7 @@ from ultrafuser.templates import load_template
 if TYPE_CHECKING:
     from ultrafuser.modeling.model import UltraFuserForCausalLM
 
-Source = str | Path | PreTrainedModel
+Source: TypeAlias = str | Path | PreTrainedModel
 
 
 def open_all(
@@ -51,8 +51,8 @@ def check_reads_cache(specialist: PreTrainedModel, field: str) -> None:
     """Raise ValueError for architectures without a standard key/value cache (Mamba, RWKV, XLNet and the like)."""
     if "past_key_values" not in inspect.signature(type(specialist.base_model).forward).parameters:
         raise ValueError(
-            f"{field}: {type(specialist).__name__} keeps no standard key/value cache (past_key_values), which the fused "
-            "model needs; use an attention-based model as this specialist"
+            f"{field}: {type(specialist).__name__} keeps no standard key/value cache (past_key_values), which a "
+            "fused model needs; use an attention-based model as this specialist"
         )
 
 
@@ -91,7 +91,9 @@ def check_vocabularies(opened: Mapping[str, PreTrainedModel], vocab_size: int | 
 
 def check_fusion(fusion: str | Mapping[str, Any], n: int) -> dict[str, Any]:
     """The fusion settings with defaults. Raises ValueError for an unknown rule or option, or top_k out of range."""
-    settings = {"rule": "logits", "top_k": None} | ({"rule": fusion} if isinstance(fusion, str) else dict(fusion))
+    settings: dict[str, Any] = {"rule": "logits", "top_k": None} | (
+        {"rule": fusion} if isinstance(fusion, str) else dict(fusion)
+    )
     lookup(FUSION_RULES, settings["rule"], "fusion.rule")
     for name in settings:
         if name not in ("rule", "top_k"):

@@ -96,7 +96,7 @@ def _specialists(config: UltraFuserConfig) -> str:
         "| specialist | architecture | from | licence | SHA-256 of the weights it was fused from |",
         "|---|---|---|---|---|",
     ]
-    entries = zip(config.specialist_names, config.specialists or [], config.sources, strict=True)
+    entries = zip(config.specialist_names, config.specialists, config.sources, strict=True)
     for name, fields, entry in entries:
         architecture = (fields.get("architectures") or [fields["model_type"]])[0]
         origin = entry.get("id") or "a local model"
@@ -127,7 +127,7 @@ predictions are mixed (UltraFuser, Ding et al., ACL 2025). Made with `ultrafuser
 
 {_training(config)}
 
-Gate `{config.gate["type"]}`, fusion rule `{config.fusion["rule"]}`{f", the {top_k} largest weights only" if top_k else ""}.
+Gate `{config.gate["type"]}`, fusion rule `{config.fusion["rule"]}`{f", the {top_k} largest weights" if top_k else ""}.
 
 ## Specialists
 

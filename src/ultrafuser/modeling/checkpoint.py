@@ -139,8 +139,8 @@ def _check_unchanged(name: str, specialist: Any, origin: Origin) -> None:
     for key, value in specialist.state_dict().items():
         if not torch.equal(value.detach().cpu(), stored[key].cpu()):
             raise ValueError(
-                f"specialists.{name}: its weights differ from those in {str(origin.folder)!r} (first in {key}), so it was "
-                "trained after it was opened; a gate-only checkpoint would lose that. Save without gate_only"
+                f"specialists.{name}: its weights differ from those in {str(origin.folder)!r} (first in {key}), so it "
+                "was trained after it was opened; a gate-only checkpoint would lose that. Save without gate_only"
             )
 
 
@@ -233,8 +233,8 @@ def _verified(name: str, entry: Mapping[str, Any], given: str | os.PathLike | No
     found, expected = content_hash(origin.folder), entry.get("sha256")
     if found != expected:
         raise ValueError(
-            f"{field}: the weights in {str(origin.folder)!r} have SHA-256 {found}, but this gate belongs to {expected}; "
-            f"point at the right ones with specialist_paths={{{name!r}: ...}}, or train a gate for these"
+            f"{field}: the weights in {str(origin.folder)!r} have SHA-256 {found}, but this gate belongs to "
+            f"{expected}; point at the right ones with specialist_paths={{{name!r}: ...}}, or train a gate for these"
         )
     return origin
 

@@ -1,6 +1,7 @@
 """Configuration of a fused model: its specialists, how the gate and the fusion rule are set, what was trained."""
 
 import copy
+from dataclasses import field
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -27,13 +28,13 @@ class UltraFuserConfig(PreTrainedConfig):
     model_type = "ultrafuser"
     keys_to_ignore_at_inference = ("past_key_values", "gate_weights", "token_loss")
 
-    specialists: list | None = None
-    specialist_names: list | None = None
-    templates: list | None = None
-    gate: dict | None = None
-    fusion: dict | None = None
-    gate_training: dict | None = None
-    sources: list | None = None
+    specialists: list = field(default_factory=list)
+    specialist_names: list = field(default_factory=list)
+    templates: list = field(default_factory=list)
+    gate: dict = field(default_factory=dict)
+    fusion: dict = field(default_factory=dict)
+    gate_training: dict = field(default_factory=dict)
+    sources: list = field(default_factory=list)
     vocab_size: int | None = None
     pad_token_id: int | None = None
     bos_token_id: int | None = None
@@ -53,9 +54,9 @@ class UltraFuserConfig(PreTrainedConfig):
         self.gate = {"type": "token", "seed": 0} | dict(self.gate or {})
         self.fusion = {"rule": "logits", "top_k": None} | dict(self.fusion or {})
         self.gate_training = {"trained": False, "stages": []} | dict(self.gate_training or {})
-        for field in ("specialist_names", "templates", "sources"):
-            if len(getattr(self, field)) != n:
-                raise ValueError(f"{field}: {len(getattr(self, field))} entries for {n} specialists; give one for each")
+        for name in ("specialist_names", "templates", "sources"):
+            if len(getattr(self, name)) != n:
+                raise ValueError(f"{name}: {len(getattr(self, name))} entries for {n} specialists; give one for each")
         if len(set(self.specialist_names)) != n:
             raise ValueError(f"specialist_names: {self.specialist_names} holds a name twice; names must be unique")
         if self.vocab_size is None and n:
@@ -65,13 +66,13 @@ class UltraFuserConfig(PreTrainedConfig):
     @property
     def n_specialists(self) -> int:
         """How many specialists there are."""
-        return len(self.specialists or [])
+        return len(self.specialists)
 
     @property
     def specialist_configs(self) -> list[PreTrainedConfig]:
         """A fresh configuration object for each specialist."""
         configs = []
-        for entry in self.specialists or []:
+        for entry in self.specialists:
             fields = copy.deepcopy(entry)
             configs.append(AutoConfig.for_model(fields.pop("model_type"), **fields))
         return configs

@@ -13,7 +13,10 @@ CACHES = (None, "dynamic", "offloaded")
 class FusedGenerationMixin:
     """Overrides of `GenerationMixin`: the specialists' own prompts, their caches, and forced gate weights."""
 
-    specialists: list[Any]
+    @property
+    def specialists(self) -> list[Any]:
+        """All specialists in order."""
+        raise NotImplementedError
 
     def generate(self, inputs: torch.Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         """As in Transformers; with `prompt_ids` and `prompt_mask` each specialist starts from its own prompt.

@@ -31,7 +31,7 @@ class Head:
     Fields: the output layer; factor on its logits; c in c * tanh(logits / c) or None; number of real tokens.
     """
 
-    module: nn.Module
+    module: Any
     scale: float
     softcap: float | None
     vocab_size: int

@@ -15,7 +15,7 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Columns:
-    """One specialist's view of the current columns: ids (B, Q), mask (B, past + Q) or None, positions (B, Q) or None."""
+    """One specialist's view of the columns: ids (B, Q), mask (B, past + Q) or None, positions (B, Q) or None."""
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor | None = None
@@ -99,9 +99,9 @@ class Responses:
 
     sequence_ids: torch.Tensor
     lengths: list[int]
-    keep_BR: torch.Tensor
-    rows_M: torch.Tensor
-    index_MN: torch.Tensor
+    keep: torch.Tensor
+    rows: torch.Tensor
+    index: torch.Tensor
 
     def columns(self, j: int) -> Columns:
         """Specialist j's sequences without columns that are padding in every row.
@@ -112,12 +112,12 @@ class Responses:
 
     def gather(self, states_BTD: torch.Tensor, j: int) -> torch.Tensor:
         """Specialist j's hidden states at the kept positions, (M, D)."""
-        rows, index = self.rows_M.to(states_BTD.device), self.index_MN[:, j].to(states_BTD.device)
+        rows, index = self.rows.to(states_BTD.device), self.index[:, j].to(states_BTD.device)
         return states_BTD[rows, index]
 
     def spread(self, values_M: torch.Tensor) -> torch.Tensor:
         """Values of the kept positions (M, ...) put back in place, (B, R, ...), zero elsewhere."""
-        return spread(values_M, self.keep_BR)
+        return spread(values_M, self.keep)
 
 
 def spread(values_M: torch.Tensor, keep_BR: torch.Tensor) -> torch.Tensor:

@@ -34,15 +34,13 @@ def add_specialist(
         raise ValueError(f"specialists.{name}: there is a specialist of this name already; choose another name")
     revisions = {} if revision is None else {name: revision}
     opened = assemble.open_all({name: source}, revisions, model.dtype)
+    vocabulary = model.config.vocab_size
     rows = opened[name].get_output_embeddings().weight.shape[0]
-    theirs = {
-        other: s.get_output_embeddings().weight.shape[0]
-        for other, s in zip(model.config.specialist_names, model.specialists, strict=True)
-    }
-    if rows < model.config.vocab_size or (rows != model.config.vocab_size and rows not in theirs.values()):
+    known = {specialist.get_output_embeddings().weight.shape[0] for specialist in model.specialists}
+    if rows < vocabulary or (rows != vocabulary and rows not in known):
         raise ValueError(
-            f"specialists.{name}: its vocabulary has {rows} entries, the fused model's {model.config.vocab_size}; a new "
-            "specialist must share the tokenizer"
+            f"specialists.{name}: its vocabulary has {rows} entries, the fused model's {vocabulary}; a new specialist "
+            "must share the tokenizer"
         )
     config = copy.deepcopy(model.config)
     config.specialists.append(describe(opened[name]))
@@ -53,7 +51,7 @@ def add_specialist(
 
 
 def remove_specialist(model: "UltraFuserForCausalLM", name: str) -> "UltraFuserForCausalLM":
-    """A new fused model without `name`, sharing the other specialists. Raises ValueError for the last or an unknown one."""
+    """A new fused model without `name`, sharing the others. Raises ValueError for an unknown or the only specialist."""
     model.specialist(name)
     if model.n_specialists == 1:
         raise ValueError(f"specialists.{name}: the only specialist left cannot be removed")

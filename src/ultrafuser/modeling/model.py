@@ -54,6 +54,7 @@ class UltraFuserForCausalLM(PreTrainedModel, FusedGenerationMixin, GenerationMix
     _supports_attention_backend = True
     _skip_keys_device_placement = ("past_key_values",)
     _keep_in_fp32_modules_strict = (r"^gate\.",)
+    gate: Gate
 
     def __init__(self, config: UltraFuserConfig, specialists: Sequence[PreTrainedModel] | None = None) -> None:
         """Build from the configuration, or around specialists in memory. Prefer `from_specialists`."""
@@ -95,13 +96,12 @@ class UltraFuserForCausalLM(PreTrainedModel, FusedGenerationMixin, GenerationMix
     def specialist(self, which: int | str) -> PreTrainedModel:
         """The specialist at an index or of a name. Raises ValueError where there is none."""
         names = self.config.specialist_names
-        if isinstance(which, str):
-            if which not in names:
-                raise ValueError(f"specialist: {which!r} is not one of {', '.join(names)}{did_you_mean(which, names)}")
-            which = names.index(which)
-        if not -len(names) <= which < len(names):
-            raise ValueError(f"specialist: index {which} is out of range; there are {len(names)}")
-        return getattr(self, f"specialist{which % len(names)}")
+        if isinstance(which, str) and which not in names:
+            raise ValueError(f"specialist: {which!r} is not one of {', '.join(names)}{did_you_mean(which, names)}")
+        index = names.index(which) if isinstance(which, str) else which
+        if not -len(names) <= index < len(names):
+            raise ValueError(f"specialist: index {index} is out of range; there are {len(names)}")
+        return getattr(self, f"specialist{index % len(names)}")
 
     @property
     def specialists(self) -> list[PreTrainedModel]:
@@ -264,11 +264,11 @@ class UltraFuserForCausalLM(PreTrainedModel, FusedGenerationMixin, GenerationMix
         if given is None:
             weights = self._weigh(hidden)
         else:
-            weights = forced_weights(given, form.keep_BR.shape, self.n_specialists, hidden[0].device)[form.keep_BR]
+            weights = forced_weights(given, form.keep.shape, self.n_specialists, hidden[0].device)[form.keep]
         heads, rule = self.heads, self.config.fusion["rule"]
         output = UltraFuserOutput(gate_weights=form.spread(weights))
         if labels is not None:
-            loss_M = response_loss(weights, hidden, heads, rule, labels[form.keep_BR])
+            loss_M = response_loss(weights, hidden, heads, rule, labels[form.keep])
             output.loss, output.token_loss = _mean(loss_M, items), form.spread(loss_M)
         if with_logits:
             output.logits = form.spread(fused_logits(weights, hidden, heads, rule))
@@ -292,7 +292,7 @@ class UltraFuserForCausalLM(PreTrainedModel, FusedGenerationMixin, GenerationMix
         vocab_size: int | None = None,
         revisions: Mapping[str, str] | None = None,
     ) -> "UltraFuserForCausalLM":
-        """Fuse specialists given as {name: folder, Hub id, or model in memory}; the gate is drawn from `seed`, untrained.
+        """Fuse specialists given as {name: folder, Hub id, or model in memory}; the gate, from `seed`, is untrained.
 
         `templates`: per specialist a template's name, .jinja path or source, or None for its tokenizer's own.
         `gate`: a row of GATES, or {"type": ..., "hidden_size": ...}. `fusion`: a row of FUSION_RULES, or {"rule": ...,
