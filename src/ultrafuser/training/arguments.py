@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 
 from ultrafuser.recipe import StageConfig
 
-__all__ = ["half_precision_specialists", "training_arguments", "world_size"]
+__all__ = ["check_stage", "half_precision_specialists", "training_arguments", "world_size"]
 
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
@@ -27,14 +27,8 @@ def half_precision_specialists(model: Any) -> dict[int, torch.dtype]:
     return {place: dtype for place, dtype in dtypes.items() if dtype in (torch.bfloat16, torch.float16)}
 
 
-def training_arguments(
-    stage: StageConfig, folder: Path, model: Any, *, n_categories: int, seed: int, validate: bool
-) -> TrainingArguments:
-    """Arguments of one stage; sets up the processes when started by torchrun or accelerate.
-
-    Specialists stored in 16 bits learn in mixed precision. Raises ValueError when the optimiser batch cannot be cut
-    into equal micro-batches, or float16 is asked for where it cannot be trained.
-    """
+def check_stage(stage: StageConfig, n_categories: int, formats: set[torch.dtype], on_cpu: bool) -> None:
+    """Raises ValueError when the optimiser batch cannot be cut into equal parts, or float16 cannot be trained here."""
     chunks = stage.accumulation * world_size()
     examples = stage.examples_per_category * n_categories
     if examples % chunks:
@@ -42,13 +36,23 @@ def training_arguments(
             f"stages.{stage.name}: {examples} examples per batch cannot be cut into equal parts by accumulation "
             f"{stage.accumulation} x {world_size()} processes; change examples_per_category or accumulation"
         )
+    if stage.train != "gate" and torch.float16 in formats and (on_cpu or torch.bfloat16 in formats):
+        raise ValueError("dtype: float16 learns on a GPU only, and not beside bfloat16; use bfloat16 or float32")
+
+
+def training_arguments(
+    stage: StageConfig, folder: Path, model: Any, *, formats: set[torch.dtype], examples: int, seed: int, validate: bool
+) -> TrainingArguments:
+    """Arguments of one stage; sets up the processes when started by torchrun or accelerate.
+
+    `examples` is the size of an optimiser batch; `formats` are the 16-bit formats that specialists are stored in: these
+    learn in mixed precision.
+    """
     on_cpu = model.device.type == "cpu"
-    half = set(half_precision_specialists(model).values()) if stage.train != "gate" else set()
-    if torch.float16 in half and (on_cpu or torch.bfloat16 in half):
-        raise ValueError("dtype: float16 cannot be trained here; use bfloat16 or float32")
+    half = formats if stage.train != "gate" else set()
     args = TrainingArguments(
         output_dir=str(folder),
-        per_device_train_batch_size=examples // chunks,
+        per_device_train_batch_size=examples // (stage.accumulation * world_size()),
         gradient_accumulation_steps=stage.accumulation,
         max_steps=stage.steps,
         learning_rate=stage.learning_rate,

@@ -67,7 +67,7 @@ class GateHealth:
 
 
 def collapse_warnings(gate_weights: dict[str, dict[str, float]]) -> dict[str, str]:
-    """A warning by specialist whose mean weight, {domain: {specialist: weight}}, is next to nothing or all everywhere."""
+    """A warning by specialist whose mean weight ({domain: {specialist: weight}}) is near 0, or near 1, everywhere."""
     warnings: dict[str, str] = {}
     rows = list(gate_weights.values())
     if not rows or len(rows[0]) < 2:

@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainingArguments
 
 from ultrafuser.data import FlatBatchSampler, ResponseCollator, ResponseDataset, make_sampler
 from ultrafuser.recipe import StageConfig
-from ultrafuser.training.arguments import half_precision_specialists, training_arguments, world_size
+from ultrafuser.training.arguments import check_stage, half_precision_specialists, training_arguments, world_size
 from ultrafuser.training.callbacks import Flow, Recorder, StopRequest, TrainingInterrupted
 from ultrafuser.training.history import History, TensorBoard
 from ultrafuser.training.parameters import select_trainable
@@ -46,8 +46,11 @@ class Run:
         self.stop = StopRequest()
         self.half = half_precision_specialists(self.model)
         self.collator = ResponseCollator(self.pad_token_id, multiple=1 if self.model.device.type == "cpu" else 8)
-        self.arguments = [self._arguments(place) for place in range(len(self.stages))]
+        for stage in self.stages:
+            on_cpu = self.model.device.type == "cpu"
+            check_stage(stage, len(self.train.categories), set(self.half.values()), on_cpu)
         self.samplers = [self._sampler(place) for place in range(len(self.stages))]
+        self._arguments(0)  # starts the processes that PartialState speaks of
         self.is_main = PartialState().is_main_process
 
     def folder(self, place: int) -> StageFolder:
@@ -90,7 +93,7 @@ class Run:
         select_trainable(self.model, self.stages[place].train)
         return FuserTrainer(
             self.model,
-            self.arguments[place],
+            self._arguments(place),
             stage=self.stages[place],
             sampler=self.samplers[place],
             train=self.train,
@@ -141,7 +144,8 @@ class Run:
             self.stages[place],
             self.folder(place).path,
             self.model,
-            n_categories=len(self.train.categories),
+            formats=set(self.half.values()),
+            examples=self.samplers[place].batch_size,
             seed=self.seed + place,
             validate=self.validation is not None,
         )
@@ -176,8 +180,13 @@ def _checkpointing(model: Any, wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    modern = hasattr(model, "activation_checkpointing_enable")  # the name since Transformers 5.23
+    settings = {"use_reentrant": False}
+    if modern:
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=settings)
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
     try:
         yield
     finally:
-        model.gradient_checkpointing_disable()
+        model.activation_checkpointing_disable() if modern else model.gradient_checkpointing_disable()
