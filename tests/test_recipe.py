@@ -367,7 +367,7 @@ def test_a_preset_is_a_valid_recipe_and_stands_in_configs(name: str) -> None:
     recipe = parse_recipe(preset(name))
     assert len(recipe.specialists) == 3
     assert set(SHIPPED) == set(preset_names())
-    assert (CONFIGS / SHIPPED[name]).read_text(encoding="utf-8") == preset(name)
+    assert (CONFIGS / SHIPPED[name]).read_text(encoding="utf-8") == preset(name, SHIPPED[name])
 
 
 def test_the_schema_file_is_in_step_with_the_models() -> None:

@@ -47,7 +47,7 @@ def init(
         return
     if path.is_dir():
         path = path / "fuse.yaml"
-    text = preset_text(preset)
+    text = preset_text(preset, path.name)
     if path.exists() and not overwrite:
         raise ValueError(f"PATH: {path} exists already; name another file, or pass --overwrite to replace it")
     write_text(path, text)

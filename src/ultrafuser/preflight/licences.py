@@ -75,7 +75,7 @@ def family_of(name: str) -> str:
     for family, names in families().items():
         if plain in names:
             return family
-    if re.match(r"(meta-)?llama|gemma|.*openrail|.*-rail", plain):
+    if re.match(r"(meta-)?llama|gemma|.*openrail|.*-rail|other( |$)", plain):
         return "restricted"
     return "unknown"
 

@@ -66,14 +66,10 @@ def _contents(
     field: str, spec: SpecialistSource, pieces: list[str], bare: list[str], whole: str, report: Report
 ) -> None:
     """Everything that is said has to arrive: both questions, both answers, the system text."""
-    for k, question in enumerate(("Asktrialone", "Asktrialtwo")):
-        if question not in bare[k]:
-            report.add(
-                "error",
-                field,
-                f"{_shown(spec)}: drops the user's message {k + 1}",
-                "write it with {{ message['content'] }}",
-            )
+    lost = [k + 1 for k, question in enumerate(("Asktrialone", "Asktrialtwo")) if question not in bare[k]]
+    if lost:
+        what = f"{_shown(spec)}: drops the user's message {' and '.join(map(str, lost))}"
+        report.add("error", field, what, "write it with {{ message['content'] }}")
     for answer in ("Saytrialone", "Saytrialtwo"):
         if whole.count(answer) != 1:
             what = "drops" if answer not in whole else "repeats"

@@ -12,10 +12,10 @@ def preset_names() -> list[str]:
     return sorted(_files())
 
 
-def preset(name: str, *, schema: str = SCHEMA_FILE) -> str:
-    """The text of a recipe, with the line that tells editors where its schema lies. ValueError for no such name."""
-    text = lookup(_files(), name, "--preset").read_text(encoding="utf-8")
-    return f"# yaml-language-server: $schema={schema}\n{text}"
+def preset(name: str, file: str = "fuse.yaml") -> str:
+    """The text of a recipe to be written to `file`, its schema beside it. Raises ValueError for an unknown name."""
+    text = lookup(_files(), name, "--preset").read_text(encoding="utf-8").replace("THIS_FILE", file)
+    return f"# yaml-language-server: $schema={SCHEMA_FILE}\n{text}"
 
 
 def _files() -> dict[str, resources.abc.Traversable]:
