@@ -47,7 +47,9 @@ def test_model_loads_in_sixteen_bits_and_within_size(name: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert model.config.vocab_size == len(tokenizer)
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id != tokenizer.pad_token_id
-    assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
+    config = json.loads((folder / "config.json").read_text())
+    assert config["dtype"] == "bfloat16"
+    assert config["use_cache"]
 
 
 @pytest.mark.parametrize("name", zoo.names())

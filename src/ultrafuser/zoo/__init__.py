@@ -8,7 +8,7 @@ BASE = "base"
 SPECIALISTS = ("text", "code", "math")
 MODELS = Path(__file__).parent / "models"
 
-__all__ = ["BASE", "MODELS", "SPECIALISTS", "card", "names", "path", "summary"]
+__all__ = ["BASE", "MODELS", "SPECIALISTS", "card", "names", "path", "sample_path", "summary"]
 
 
 def names() -> tuple[str, ...]:
@@ -44,3 +44,14 @@ def summary() -> dict[str, Any]:
         raise ValueError(f"this installation has no zoo ({file}); run `ultrafuser zoo build DATA`")
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return found
+
+
+def sample_path(name: str) -> Path:
+    """File of the shipped sample named "DOMAIN/PART", such as "text/train" or "composite/heldout".
+
+    Raises ValueError for an unknown domain or part, listing the choices.
+    """
+    from ultrafuser.zoo import sample
+
+    domain, _, part = name.partition("/")
+    return sample.path(domain, part)

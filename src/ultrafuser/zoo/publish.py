@@ -23,6 +23,7 @@ NEEDED_MARGIN = 0.3
 def save_model(trained: Path, tokenizer: Path, name: str, positions: int, out: Path) -> int:
     """Write one model as a Transformers folder with bfloat16 weights; returns its number of parameters."""
     model = LlamaForCausalLM.from_pretrained(trained, dtype=torch.float32).to(torch.bfloat16)
+    model.config.use_cache = True  # the training loop had turned it off
     wrapped = wrap(load_tokenizer(tokenizer), name, positions)
     model.generation_config = GenerationConfig(
         eos_token_id=wrapped.eos_token_id, pad_token_id=wrapped.pad_token_id, max_new_tokens=256
@@ -30,6 +31,8 @@ def save_model(trained: Path, tokenizer: Path, name: str, positions: int, out: P
     model.save_pretrained(out)
     # One file per folder is what every loader reads; a template in a file of its own is newer than some of them.
     wrapped.save_pretrained(out, save_jinja_files=False)
+    for file in out.iterdir():
+        file.chmod(0o644)  # weights are written readable by their owner only
     return sum(parameter.numel() for parameter in model.parameters())
 
 

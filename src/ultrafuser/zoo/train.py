@@ -127,6 +127,7 @@ def arguments(folder: Path, settings: TrainSettings, by_length: bool) -> Trainin
         weight_decay=settings.weight_decay,
         adam_beta2=0.98,
         max_grad_norm=1.0,
+        prediction_loss_only=True,
         eval_strategy="steps",
         save_strategy="steps",
         eval_steps=settings.check_every,
@@ -150,7 +151,19 @@ def arguments(folder: Path, settings: TrainSettings, by_length: bool) -> Trainin
 
 
 class ZooTrainer(Trainer):
-    """Trainer that knows the lengths of an ExampleDataset without reading its examples."""
+    """Trainer that knows the lengths of an ExampleDataset unread, and runs the head on the target positions only."""
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean negative log-likelihood of the target tokens, as the model's own loss: prompts need no logits."""
+        targets_BT = inputs["labels"][:, 1:]
+        chosen_BT = targets_BT != IGNORED
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.args.bf16):
+            hidden_BTD = model.model(input_ids=inputs["input_ids"], use_cache=False).last_hidden_state
+            logits_RV = model.lm_head(hidden_BTD[:, :-1][chosen_BT])
+        loss = torch.nn.functional.cross_entropy(logits_RV.float(), targets_BT[chosen_BT])
+        return (loss, {"loss": loss}) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
