@@ -82,7 +82,7 @@ def _rejoin(
     result.generation_config = copy.deepcopy(model.generation_config)
     if model.gate.serves_any_number:
         result.gate.load_state_dict(model.gate.state_dict())
-    elif isinstance(model.gate, ConstantGate):
+    elif isinstance(model.gate, ConstantGate) and isinstance(result.gate, ConstantGate):
         old = model.gate.logits.detach()
         with torch.no_grad():
             result.gate.logits.copy_(torch.stack([old.mean() if j is None else old[j] for j in kept]))

@@ -45,7 +45,7 @@ def is_folder_like(source: str | os.PathLike) -> bool:
 
 
 def resolve(source: str | os.PathLike, revision: str | None = None, field: str = "source") -> Origin:
-    """The folder that holds `source`, fetched from the Hub where it is an id. Raises ValueError, at once for folders."""
+    """The folder of `source`, fetched from the Hub where it is an id. Raises ValueError, for a folder at once."""
     if not is_folder_like(source):
         return _from_hub(str(source), revision, field)
     folder = Path(os.path.expanduser(os.fspath(source)))
