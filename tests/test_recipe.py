@@ -18,6 +18,7 @@ from ultrafuser.recipe import (
     load_recipe,
     parse_recipe,
 )
+from ultrafuser.recipe.errors import inner_models
 from ultrafuser.recipe.presets import preset, preset_names
 
 GOOD = """\
@@ -387,3 +388,30 @@ def test_the_papers_recipe_has_the_papers_numbers() -> None:
 def test_an_unknown_preset_names_the_choices() -> None:
     with pytest.raises(ValueError, match=r"--preset: 'dmo' is not one of demo, gpu, paper; did you mean 'demo'\?"):
         preset("dmo")
+
+
+def key_table() -> str:
+    """Every key of a recipe as Markdown, from the models themselves."""
+    lines = ["| key | default | what it is |", "|---|---|---|"]
+
+    def visit(model: Any, where: str) -> None:
+        for name, field in model.model_fields.items():
+            path = f"{where}.{name}" if where else name
+            inner = inner_models(field.annotation)
+            default = "required" if field.is_required() else ""
+            if not inner and not field.is_required():
+                default = f"`{json.dumps(field.get_default(call_default_factory=True))}`"
+            lines.append(f"| `{path}` | {default} | {field.description} |")
+            for one, suffix in inner:
+                visit(one, path + suffix)
+
+    visit(Recipe, "")
+    return "\n".join(lines)
+
+
+def test_the_page_lists_every_key_as_it_is() -> None:
+    """To mend: put what this prints between the marks of docs/recipe.md."""
+    page = (CONFIGS.parent / "docs" / "recipe.md").read_text(encoding="utf-8")
+    table = page.partition("<!-- keys: begin -->\n")[2].partition("\n<!-- keys: end -->")[0]
+    print(key_table())
+    assert table == key_table()

@@ -327,6 +327,11 @@ def test_a_template_that_loses_something_is_named(
             ASK + "{% else %}A:{{ m.content }}</s>\n{% endif %}{% endfor %}",
             "ends an answer with '</s>', but the tokenizer's end",
         ),
+        (
+            ASK + "{% else %}A:{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+            "{% if add_generation_prompt %}A:<think>{% endif %}",
+            "opens a thought (<think>)",
+        ),
         ("chatml", "writes <|im_end|>, <|im_start|>, which the tokenizer does not know as one token"),
     ],
 )
@@ -339,6 +344,15 @@ def test_a_doubtful_template_is_warned_about(
     assert report.ok
     assert any(expected in line for line in troubles(report)), troubles(report)
     assert all("specialists.code.template" in line for line in troubles(report))
+
+
+def test_a_template_that_rewrites_history_is_noted(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    rewriting = ASK + "{% else %}{{ 'A:' if loop.last else 'B:' }}{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+    rewriting += "{% if add_generation_prompt %}A:{% endif %}"
+    report = check(with_template(make_recipe, rewriting))
+    assert any("differently once more follow" in f.message for f in report.findings)
+    report = check(make_recipe())
+    assert not any("differently once more follow" in f.message for f in report.findings)
 
 
 def test_a_missing_template_is_an_error(make_recipe: MakeRecipe, tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ def check_template(
     if len(report.errors) > before:
         return None
     _roles(field, bare, report)
+    _thought(field, bare[0], report)
+    _history(field, bare, whole, special.get("eos_token", ""), report)
     _end_of_answer(field, whole, special.get("eos_token", ""), report)
     _markers(field, source, pieces, tokenizer, report)
     _against_own(field, spec, source, facts, special, report)
@@ -103,6 +105,30 @@ def _roles(field: str, bare: list[str], report: Report) -> None:
             "questions and answers are marked alike, so that the model cannot tell who speaks",
             "mark the roles in the template",
         )
+
+
+def _thought(field: str, prompt: str, report: Report) -> None:
+    """Reasoning models open a thought in the generation prompt; an answer without one would stand inside it."""
+    opened = prompt.rpartition("<think>")[2]
+    if "<think>" in prompt and "</think>" not in opened:
+        report.add(
+            "warning",
+            field,
+            "the generation prompt opens a thought (<think>), so that a plain answer would count as thinking",
+            "write a template without it, unless the answers in your data begin with the thought",
+        )
+
+
+def _history(field: str, bare: list[str], whole: str, eos: str, report: Report) -> None:
+    """Templates that write earlier turns differently once more follow; here every turn stays as first written."""
+    joined = "".join(piece + answer + eos for piece, answer in zip(bare, ("Saytrialone", "Saytrialtwo"), strict=True))
+    if _words(joined, eos) != _words(whole, eos)[: len(_words(joined, eos))]:
+        report.add("ok", field, "writes earlier turns differently once more follow; here they stay as first written")
+
+
+def _words(text: str, eos: str) -> str:
+    """The text without white space and end-of-sequence marks, whose places differ between templates."""
+    return "".join((text.replace(eos, "") if eos else text).split())
 
 
 def _end_of_answer(field: str, whole: str, eos: str, report: Report) -> None:

@@ -143,19 +143,20 @@ def _all_fields(root: type[BaseModel]) -> dict[str, list[str]]:
     def visit(model: type[BaseModel], where: str) -> None:
         found[where] = list(model.model_fields)
         for name, field in model.model_fields.items():
-            for inner, suffix in _inner_models(field.annotation):
+            for inner, suffix in inner_models(field.annotation):
                 visit(inner, f"{where}.{name}{suffix}" if where else f"{name}{suffix}")
 
     visit(root, "")
     return found
 
 
-def _inner_models(annotation: Any) -> list[tuple[type[BaseModel], str]]:
+def inner_models(annotation: Any) -> list[tuple[type[BaseModel], str]]:
+    """The model that a field holds, and how it holds it: "" itself, ".NAME" by name, "[]" in a list."""
     if _is_model(annotation):
         return [(annotation, "")]
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return _inner_models(arguments[0])
+        return inner_models(arguments[0])
     if origin is dict and _is_model(arguments[1]):
         return [(arguments[1], ".NAME")]
     if origin is list and _is_model(arguments[0]):
