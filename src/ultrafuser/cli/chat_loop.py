@@ -51,6 +51,7 @@ class Chat:
                 run_command(self, line)
             elif line:
                 self._answer(line)
+                self._gap()
             if not self.running:
                 break
 
@@ -102,6 +103,7 @@ class Chat:
         if count > 1:
             self.say("Each token has the colour of the specialist that leads; the paler, the less it leads.")
         self.say("/help lists the commands; Ctrl-C stops an answer, /quit or Ctrl-D ends the chat.")
+        self._gap()
 
     def _lines(self) -> Iterator[str]:
         """What the user enters, line by line; a line that ends in a backslash goes on in the next."""
@@ -125,6 +127,10 @@ class Chat:
                 continue
             yield line.strip()
 
+    def _gap(self) -> None:
+        if self.console.is_terminal:
+            self.console.print()
+
     def _read(self, mark: str) -> str:
         return input(f"\001\033[1m\002{mark}\001\033[0m\002" if mark and not self.console.no_color else mark)
 
@@ -145,8 +151,10 @@ class Chat:
                 self.say_error(str(error))
                 return
             break
+        if not answer.events:  # stopped before the first token: nothing was said
+            return
         self.exchanges.append(Exchange(question, answer))
-        if self.weights != "off" and answer.events:
+        if self.weights != "off":
             say_weights(self.console, self.opened.names, answer.events, self.weights)
 
     def _stream(self, question: str, answer: Answer) -> None:
@@ -156,15 +164,16 @@ class Chat:
         sampling = self.sampling
         if sampling.seed is not None:  # another answer each time, the same conversation each run
             sampling = replace(sampling, seed=sampling.seed + len(self.exchanges))
-        forced = self.opened.forced(self.only)
-        events = stream(self.opened.model, self.opened.tokenizer, messages, gate_weights=forced, **asdict(sampling))
-        if self.forgotten:
-            self.say(f"(the oldest {self.forgotten} of {len(self.exchanges)} exchanges no longer fit and are left out)")
+        options = asdict(sampling) | {"gate_weights": self.opened.forced(self.only)}
         printer = TokenPrinter(self.console)
         try:
+            events = stream(self.opened.model, self.opened.tokenizer, messages, **options)
+            if self.forgotten:
+                count = f"{self.forgotten} of {len(self.exchanges)}"
+                self.say(f"(the oldest {count} exchanges no longer fit and are left out)")
             for event in events:
-                printer.write(event)
                 answer.add(event)
+                printer.write(event)
         except KeyboardInterrupt:
             self.console.file.write("\n")
             self.say("(stopped)")

@@ -113,9 +113,7 @@ def _check_newcomer(opened: Opened, name: str, found: Located, template: str | N
     from ultrafuser.templates import load_template
 
     if name in opened.names:
-        raise ValueError(
-            f"NAME: there is a specialist {name!r} already ({', '.join(opened.names)}); choose another name"
-        )
+        raise ValueError(f"NAME: {name!r} is taken (there are {', '.join(opened.names)}); choose another name")
     try:
         facts = read_facts(name, found)
     except SourceError as error:
