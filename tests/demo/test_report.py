@@ -84,7 +84,7 @@ def test_curves_are_inline_and_take_the_page_colour() -> None:
     svg = loss_curves(details.curves)
     assert svg.startswith("<svg")
     assert "currentColor" in svg
-    assert "uniform weights" in svg
+    assert "nats per response token" in svg
     assert svg == loss_curves(details.curves)
 
 

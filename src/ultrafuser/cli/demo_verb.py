@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ultrafuser.demo.run import OnProgress, Progress
 
 DEFAULT_OUTPUT = Path("runs/demo")
+EXAMPLE_LINES = 14
 SPARKS = "▁▂▃▄▅▆▇█"
 PHASES = {
     "stage1": "stage 1: the gate learns",
@@ -182,8 +183,14 @@ def coloured(example: Example, names: Sequence[str]) -> Text:
     text = Text("a held-out composite answer as the gate reads it: ", style="italic")
     for j, name in enumerate(names):
         text.append(f"■ {name}  ", style=f"not italic {colour(j)}")
-    text.append(f"\n{example.prompt}\n", style="not italic dim")
+    prompt = " ".join(example.prompt.split())
+    text.append(f"\n{prompt if len(prompt) <= 160 else prompt[:157] + '...'}\n", style="not italic dim")
+    lines = 0
     for token in example.tokens:
+        lines += token.text.count("\n")
+        if lines >= EXAMPLE_LINES:
+            text.append("\n... (the rest is in the report)", style="not italic dim")
+            break
         text.append(token.text, style=f"not italic {shade(token.weights)}")
     return text.append("\n")
 

@@ -13,7 +13,7 @@ from ultrafuser.demo.results import Curve, Item
 
 INK = "#13579b"  # stands for the page's text colour in matplotlib's output, replaced by currentColor
 CURVE_COLOURS = {"stage1": "#8c8c8c", "stage2": "#c2255c", "uniform_stage2": "#7048e8", "further_tuned": "#0c8599"}
-CURVE_LABELS = {
+CURVE_LABELS = {  # the legend is the page's own text
     "stage1": "fused, stage 1 (gate only)",
     "stage2": "fused, stage 2 (everything)",
     "uniform_stage2": "uniform weights, everything trained",
@@ -49,7 +49,6 @@ def loss_curves(curves: Sequence[Curve], *, width: float = 8.6, height: float = 
         axes.set_xlabel("step (the three trainings of everything start at the dotted line)")
         axes.set_ylabel("loss, nats per response token")
         axes.grid(axis="y", linewidth=0.4, alpha=0.25, color=INK)
-        figure.legend(frameon=False, ncols=4, loc="outside upper center")
         buffer = io.StringIO()
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
     return _inline(buffer.getvalue(), "Loss curves of the four trainings")
@@ -60,7 +59,7 @@ def _draw(axes: Any, curve: Curve, offset: int) -> None:
     steps = [step + offset for step in curve.steps]
     if steps:
         axes.plot(steps, curve.loss, color=ink, linewidth=0.5, alpha=0.3)
-        axes.plot(steps, running_mean(curve.loss), color=ink, linewidth=1.6, label=CURVE_LABELS.get(curve.name))
+        axes.plot(steps, running_mean(curve.loss), color=ink, linewidth=1.6)
     if curve.validation_steps:
         at = [step + offset for step in curve.validation_steps]
         axes.plot(at, curve.validation_loss, color=ink, marker="o", markersize=4.5, linestyle="none")

@@ -89,9 +89,9 @@ def measure_specialists(context: Context) -> Part:
 
 def train_fused(context: Context) -> Part:
     """Both stages, measured after each; leaves the fused model in the folder `fused`."""
-    material, plan = context.material, context.plan
     from ultrafuser.modeling import save_fused
 
+    material, plan = context.material, context.plan
     model = _build(context, material.names)
     phases = {"gate": "stage1", "all": "stage2"}
     items: dict[str, list[Item]] = {}

@@ -81,7 +81,7 @@ class DemoPlan(Strict):
             examples_per_category=examples,
             learning_rate=rate,
             warmup_steps=min(steps - 1, max(1, steps // 20)),
-            eval_every=max(1, -(-steps // 4)),
+            eval_every=max(1, -(-steps // 2)),
             save_every=max(1, -(-steps // 5)),
             logging_steps=1,
         )

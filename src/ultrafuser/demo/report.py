@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ultrafuser.analysis.colours import colour, mixture
-from ultrafuser.demo.figures import heat_map, loss_curves
+from ultrafuser.demo.figures import CURVE_COLOURS, CURVE_LABELS, heat_map, loss_curves
 from ultrafuser.demo.reading import findings
 from ultrafuser.demo.results import COLUMNS, ByDomain, DemoDetails, DemoResult, Example
 
@@ -67,6 +67,7 @@ def render_report(result: DemoResult, details: DemoDetails) -> str:
         span=span,
         findings=findings(result),
         colours={name: colour(j) for j, name in enumerate(result.names)},
+        curve_legend=[(CURVE_LABELS[name], ink) for name, ink in CURVE_COLOURS.items()],
         curves=Markup(loss_curves(details.curves)),
         heat=Markup(heat_map(details.items["stage2"], result.names)),
         examples=[_coloured(example, result.names) for example in details.examples],
