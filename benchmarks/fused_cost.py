@@ -25,6 +25,11 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 NAMES = ("text", "code", "math")
+LOSSES = {  # label: function, whether specialists learn
+    "all N x V logits (reference)": ("response_loss_reference", True),
+    "stage 2": ("response_loss", True),
+    "stage 1": ("response_loss", False),
+}
 PROMPT, RESPONSE = 64, 128  # tokens of the made-up examples
 
 
@@ -115,29 +120,30 @@ def loss_memory(options: argparse.Namespace) -> dict[str, float]:
     shape = (options.loss_positions, 3, options.loss_hidden, options.loss_vocabulary)
     found = {}
     context = multiprocessing.get_context("spawn")
-    for name in ("response_loss", "response_loss_reference"):
+    for label, (name, learns) in LOSSES.items():
         with context.Pool(1) as pool:
-            found[name] = pool.apply(_peak_of, (name, shape))
+            found[label] = pool.apply(_peak_of, (name, learns, shape))
     return found
 
 
-def _peak_of(name: str, shape: tuple[int, int, int, int]) -> float:
+def _peak_of(name: str, learns: bool, shape: tuple[int, int, int, int]) -> float:
     import torch
     from torch import nn
 
-    from ultrafuser.modeling import head
+    from ultrafuser.modeling import loss
+    from ultrafuser.modeling.head import Head
 
     torch.set_num_threads(1)
     n_positions, n_specialists, hidden, vocabulary = shape
     heads = []
     for _ in range(n_specialists):
-        module = nn.Linear(hidden, vocabulary, bias=False)
-        heads.append(head.Head(module, 1.0, None, vocabulary))
-    hidden_MD = [torch.randn(n_positions, hidden, requires_grad=True) for _ in range(n_specialists)]
+        module = nn.Linear(hidden, vocabulary, bias=False).requires_grad_(learns)
+        heads.append(Head(module, 1.0, None, vocabulary))
+    hidden_MD = [torch.randn(n_positions, hidden, requires_grad=learns) for _ in range(n_specialists)]
     weights_MN = torch.full((n_positions, n_specialists), 1 / n_specialists, requires_grad=True)
     labels_M = torch.randint(0, vocabulary, (n_positions,))
     before = _peak()
-    getattr(head, name)(weights_MN, hidden_MD, heads, "logits", labels_M).mean().backward()
+    getattr(loss, name)(weights_MN, hidden_MD, heads, "logits", labels_M).mean().backward()
     return _peak() - before
 
 
@@ -211,7 +217,7 @@ def _show(result: dict[str, Any], options: argparse.Namespace) -> None:
     title = f"training step, {options.examples} examples of {PROMPT}+{RESPONSE} tokens: milliseconds"
     _table(title, result["training_step_ms"], "one specialist, plain")
     shape = f"{options.loss_positions} positions, 3 x {options.loss_hidden} hidden, {options.loss_vocabulary} tokens"
-    _table(f"peak memory of loss and its gradient, {shape}: MB", result["loss_peak_mb"], "response_loss_reference")
+    _table(f"peak memory of loss and its gradient, {shape}: MB", result["loss_peak_mb"], next(iter(LOSSES)))
 
 
 def _table(title: str, values: Mapping[str, float], base: str) -> None:
@@ -230,7 +236,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--examples", type=int, default=12, help="examples of a training step")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--loss-positions", type=int, default=4096)
+    parser.add_argument("--loss-positions", type=int, default=2048)
     parser.add_argument("--loss-hidden", type=int, default=128)
     parser.add_argument("--loss-vocabulary", type=int, default=32000)
     parser.add_argument("--json", type=Path)
