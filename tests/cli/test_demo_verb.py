@@ -69,6 +69,12 @@ def test_json_on_standard_output_is_alone_there(calls, capsys) -> None:
     assert "held-out loss" in captured.err
 
 
+def test_a_folder_for_json_is_refused_before_the_run(calls, tmp_path, capsys) -> None:
+    assert run("--json", str(tmp_path)) == 2
+    assert "is a folder" in capsys.readouterr().err
+    assert not calls
+
+
 def test_a_stored_run_says_how_to_redo_it(calls, capsys) -> None:
     assert run("--seed", "9") == 0
     assert "--overwrite redoes it" in capsys.readouterr().out

@@ -49,6 +49,14 @@ def test_text_of_answers_and_prompts_is_escaped() -> None:
     assert "ript>alert(1)" in shown
 
 
+def test_weights_of_each_token_are_there_to_hover() -> None:
+    tips = [attrs["data-tip"] for tag, attrs in page().tags if tag == "span" and "data-tip" in attrs]
+    _, details = made_up()
+    assert len(tips) == sum(len(example.tokens) for example in details.examples)
+    weights = details.examples[0].tokens[0].weights
+    assert tips[0] == "  ".join(f"{n} {w:.2f}" for n, w in zip(("text", "code", "math"), weights, strict=True))
+
+
 def test_every_number_of_the_table_is_on_the_page() -> None:
     shown = page().text
     for by_domain in GOOD.values():

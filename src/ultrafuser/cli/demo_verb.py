@@ -52,6 +52,8 @@ def demo(
     from ultrafuser.demo import make_plan, run_demo, shipped_sources
 
     console = human_console(json_path)
+    if json_path not in (None, "-") and Path(str(json_path)).is_dir():
+        raise ValueError(f"--json: {json_path} is a folder; name a file to write")
     plan = make_plan(seed, fast=fast)
     with _progress(console) as on_progress:
         result, details, stored = run_demo(
