@@ -127,7 +127,16 @@ def test_save_writes_page_json_or_text(run, fused_folder, tmp_path):
     assert text.startswith("system: be kind\n\nuser: hello <b>\n\nassistant: ")
     assert shown.count("saved ") == 3
     assert "/save: name a file" in shown
-    assert "is a folder" in shown
+    assert shown.count("exists already; name another file") == 1
+
+
+def test_save_replaces_only_what_this_chat_wrote(run, fused_folder, tmp_path):
+    mine, chats = tmp_path / "notes.txt", tmp_path / "chat.txt"
+    mine.write_text("my notes")
+    shown = chat(run, fused_folder, f"/save {mine}", f"/save {chats}", "hello", f"/save {chats}").stdout
+    assert mine.read_text() == "my notes"
+    assert "exists already" in shown
+    assert chats.read_text().startswith("user: hello")
 
 
 def test_wrong_command_names_the_nearest_and_the_chat_goes_on(run, fused_folder):

@@ -103,6 +103,23 @@ def test_debug_lets_the_traceback_through(run, monkeypatch):
     assert isinstance(run("generate", "./nowhere", "x").exception, ValueError)
 
 
+def test_full_device_is_one_line(monkeypatch):
+    from typer.testing import CliRunner
+
+    from ultrafuser import zoo
+
+    class OutOfMemoryError(RuntimeError):
+        """As torch names it."""
+
+    def full():
+        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
+
+    monkeypatch.setattr(zoo, "summary", full)
+    result = CliRunner().invoke(build_app(), ["zoo", "list"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: the device is out of memory (CUDA out of memory. Tried to allocate 2 GiB)")
+
+
 def test_interrupt_ends_with_130(monkeypatch):
     from typer.testing import CliRunner
 

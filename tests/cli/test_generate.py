@@ -89,6 +89,8 @@ def test_unknown_specialist_is_refused_before_weights_are_read(run, fused_folder
         ("--top-p", "2", "top_p: 2.0"),
         ("--max-new-tokens", "0", "max_new_tokens: 0"),
         ("--specialist-path", "text", "--specialist-path: 'text' must read NAME=FOLDER"),
+        ("--device", "gpu", "--device: 'gpu' is not one of cpu, cuda, mps"),
+        ("--device", "cuda:99", "--device: 'cuda:99' is not on this machine; there is"),
         ("--file", "nowhere.jsonl", "give one of them"),
     ],
 )

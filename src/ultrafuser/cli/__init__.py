@@ -31,8 +31,6 @@ class ErrorLineGroup(TyperGroup):
             result = super().main(*args, **(extra | {"standalone_mode": False}))
         except typer.Abort:
             sys.exit(130)
-        except BrokenPipeError:
-            sys.exit(1)
         except USAGE_ERROR as error:
             context = getattr(error, "ctx", None)
             hint = f" (see: {context.command_path} --help)" if context is not None else ""
@@ -42,6 +40,12 @@ class ErrorLineGroup(TyperGroup):
             if os.environ.get("ULTRAFUSER_DEBUG"):
                 raise
             say_error(str(error))
+            sys.exit(EXIT_USER_ERROR)
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError" or os.environ.get("ULTRAFUSER_DEBUG"):
+                raise
+            reason = str(error).splitlines()[0]
+            say_error(f"the device is out of memory ({reason}); try --device cpu or smaller batches")
             sys.exit(EXIT_USER_ERROR)
         sys.exit(result if isinstance(result, int) else 0)
 

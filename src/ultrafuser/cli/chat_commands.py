@@ -92,6 +92,8 @@ def save(chat: Chat, argument: str) -> None:
     if not argument:
         raise ValueError("/save: name a file; .html is coloured, .json has the weights, anything else is plain text")
     path = Path(argument).expanduser()
+    if path.exists() and path not in chat.saved:
+        raise ValueError(f"/save: {argument!r} exists already; name another file")
     if path.suffix == ".html":
         from ultrafuser.analysis.page import render_page
 
@@ -100,6 +102,7 @@ def save(chat: Chat, argument: str) -> None:
         write_json(path, chat.as_dict())
     else:
         write_text(path, transcript(chat))
+    chat.saved.add(path)
     chat.say(f"saved {path}")
 
 

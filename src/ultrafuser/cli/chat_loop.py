@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -40,6 +41,7 @@ class Chat:
     only: str | None = None
     weights: str = "off"
     exchanges: list[Exchange] = field(default_factory=list)
+    saved: set[Path] = field(default_factory=set)  # files that /save wrote and may write again
     forgotten: int = 0  # oldest exchanges that no longer fit the specialists' context
     running: bool = True
 
@@ -108,13 +110,13 @@ class Chat:
     def _lines(self) -> Iterator[str]:
         """What the user enters, line by line; a line that ends in a backslash goes on in the next."""
         interactive = sys.stdin.isatty()
-        if interactive:
-            _edit_lines()
+        bold = interactive and _edit_lines() and not self.console.no_color
+        mark, more = ("\001\033[1m\002> \001\033[0m\002", ". ") if bold else ("> ", ". ") if interactive else ("", "")
         while True:
             try:
-                line = self._read("> " if interactive else "")
+                line = input(mark)
                 while line.endswith("\\"):
-                    line = line[:-1] + "\n" + self._read(". " if interactive else "")
+                    line = line[:-1] + "\n" + input(more)
             except EOFError:
                 if interactive:
                     self.console.print()
@@ -130,9 +132,6 @@ class Chat:
     def _gap(self) -> None:
         if self.console.is_terminal:
             self.console.print()
-
-    def _read(self, mark: str) -> str:
-        return input(f"\001\033[1m\002{mark}\001\033[0m\002" if mark and not self.console.no_color else mark)
 
     def _answer(self, question: str) -> None:
         from ultrafuser.generation.engine import ContextFull, stop_ids
@@ -183,10 +182,11 @@ class Chat:
             self.say(f"(cut off after {len(answer.events)} tokens; start with --max-new-tokens N for longer answers)")
 
 
-def _edit_lines() -> None:
-    """Arrow keys and history at the prompt, where Python has readline."""
+def _edit_lines() -> bool:
+    """Arrow keys and history at the prompt, where Python has readline; whether it has."""
     try:
         import readline
     except ImportError:
-        return
+        return False
     readline.parse_and_bind("set enable-bracketed-paste on")
+    return True

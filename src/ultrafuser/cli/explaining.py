@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from ultrafuser.analysis.page import PAGE_MARK, Explanation, Turn, render_page
+from ultrafuser.analysis.terminal import coloured
 from ultrafuser.cli.answering import Message, new_messages, read_messages
 from ultrafuser.cli.common import write_text
 from ultrafuser.cli.opening import Opened
@@ -94,6 +95,8 @@ def explain_model(
         detail=" · ".join([*detail, *([f"only {only}"] if only else [])]),
     )
     write_text(output, render_page(page))
+    if not material.to_be_answered and console.is_terminal:
+        console.print(coloured(page.tokens))
     say_weights(console, opened.names, page.tokens, "table")
     console.print(f"page  {output}", markup=False, soft_wrap=True)
     return page

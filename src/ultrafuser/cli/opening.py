@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ultrafuser.cli.common import resolve_source
+from ultrafuser.lookup import lookup
 
 __all__ = ["Opened", "open_fused", "quiet_libraries"]
 
@@ -33,7 +34,7 @@ class Opened:
             return None
         gate = self.model.config.gate
         origin = "equal shares" if gate["type"] == "constant" else f"random numbers (seed {gate['seed']})"
-        return f"The weights come from {origin} and say nothing until `ultrafuser train` has trained the gate."
+        return f"The weights come from {origin} and say nothing until the gate is trained (ultrafuser train)."
 
     def forced(self, only: str | None) -> tuple[float, ...] | None:
         """Gate weights that let one specialist speak alone; None lets the gate decide."""
@@ -69,6 +70,7 @@ def open_fused(
     folder = _locate(source, revision)
     paths = _named_paths(specialist_paths)
     _check_only(folder, only)
+    place = _device(device)
     quiet_libraries()
     from transformers import AutoTokenizer
 
@@ -86,7 +88,7 @@ def open_fused(
     except (ValueError, OSError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"MODEL: the tokenizer in {str(folder)!r} cannot be opened ({reason})") from error
-    return Opened(source, model.to(device or _best_device()).eval(), tokenizer)
+    return Opened(source, model.to(place).eval(), tokenizer)
 
 
 def quiet_libraries() -> None:
@@ -152,9 +154,16 @@ def _single(folder: Path) -> Any:
     return model
 
 
-def _best_device() -> str:
+def _device(wanted: str | None) -> str:
+    """The device asked for, or the fastest there is. Raises ValueError for one that this machine lacks."""
     import torch
 
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted is None:
+        return next(kind for kind, here in there.items() if here)
+    kind, _, number = wanted.partition(":")
+    lookup(there, kind, "--device")
+    if not there[kind] or (kind == "cuda" and number and int(number) >= torch.cuda.device_count()):
+        have = ", ".join(one for one, here in there.items() if here)
+        raise ValueError(f"--device: {wanted!r} is not on this machine; there is {have}")
+    return wanted
