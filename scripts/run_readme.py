@@ -1,6 +1,7 @@
 """Runs every command and every Python block of README.md in order, as a reader would, and stops at the first failure.
 
-usage: run_readme.py [--skip COMMAND ...]     commands given with --skip are not run (CI has run `make test` by then)
+It works in a fresh clone of the last commit that borrows this tree's virtual environment, so nothing is left behind.
+usage: run_readme.py [--skip COMMAND ...]     commands given with --skip are not run (CI runs `make test` on its own)
 """
 
 import argparse
@@ -8,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -26,11 +28,11 @@ def commands(body: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def run(command: list[str] | str, shown: str, env: dict[str, str]) -> None:
+def run(command: list[str] | str, shown: str, folder: Path, env: dict[str, str]) -> None:
     print(f"$ {shown}", flush=True)
     started = time.monotonic()
     stdin = CHAT if " chat " in shown else ""
-    done = subprocess.run(command, shell=isinstance(command, str), input=stdin, text=True, cwd=ROOT, env=env)
+    done = subprocess.run(command, shell=isinstance(command, str), input=stdin, text=True, cwd=folder, env=env)
     if done.returncode:
         sys.exit(f"README: `{shown}` ended with status {done.returncode}")
     print(f"  ({time.monotonic() - started:.0f} s)", flush=True)
@@ -40,20 +42,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--skip", nargs="*", default=[])
     skip = parser.parse_args().skip
-    env = dict(os.environ, PATH=f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}", NO_COLOR="1")
-    recipe = ROOT / "fuse.yaml"
-    if recipe.exists():
-        sys.exit(f"{recipe} exists: move it away, the README's commands write it")
-    try:
-        for language, body in blocks((ROOT / "README.md").read_text()):
+    venv = ROOT / ".venv"
+    env = dict(os.environ, PATH=f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}", NO_COLOR="1")
+    with tempfile.TemporaryDirectory() as temporary:
+        clone = Path(temporary) / "ultrafuser"
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+        (clone / ".venv").symlink_to(venv)
+        (venv / ".installed").touch()  # newer than the clone's files: make has nothing to install there
+        for language, body in blocks((clone / "README.md").read_text(encoding="utf-8")):
             if language == "python":
-                run([str(ROOT / ".venv/bin/python"), "-c", body], "python: " + body.splitlines()[0], env)
+                run([str(venv / "bin/python"), "-c", body], "python: " + body.splitlines()[0], clone, env)
                 continue
             for command in commands(body):
                 if command not in skip:
-                    run(command, command, env)
-    finally:
-        recipe.unlink(missing_ok=True)
+                    run(command, command, clone, env)
 
 
 if __name__ == "__main__":
