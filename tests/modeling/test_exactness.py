@@ -8,7 +8,7 @@ from ultrafuser.modeling.gate import normalise
 
 
 def _training_batch(examples, answers):
-    """Single-turn examples [example][specialist][ids] with answers [example][ids] as the training form, right-padded."""
+    """Single-turn examples [example][specialist][ids] with answers [example][ids] as the training form."""
     n = len(examples[0])
     T = max(len(p) + len(a) for e, a in zip(examples, answers, strict=True) for p in e)
     R = max(len(a) for a in answers)

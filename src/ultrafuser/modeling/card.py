@@ -87,7 +87,7 @@ def _training(config: UltraFuserConfig) -> str:
 
 def _flat(value: Any) -> str:
     if isinstance(value, dict):
-        return "; ".join(f"{key}: {_flat(item)}" for key, item in value.items())
+        return "; ".join(f"{key}: {_flat(value[key])}" for key in sorted(value))
     return ", ".join(_flat(item) for item in value) if isinstance(value, list) else str(value)
 
 

@@ -164,9 +164,11 @@ def load(
     config = options.get("config")
     if not isinstance(config, UltraFuserConfig):
         hub = {name: options[name] for name in HUB_OPTIONS if name in options}
+        fields, _ = UltraFuserConfig.get_config_dict(path, **hub)
+        if fields.get("model_type") != UltraFuserConfig.model_type:
+            kind = fields.get("model_type")
+            raise ValueError(f"model: {str(path)!r} is not a fused model (model_type {kind!r} in its config.json)")
         config = UltraFuserConfig.from_pretrained(path, **hub)
-    if not config.specialists:
-        raise ValueError(f"model: {str(path)!r} is not a fused model (model_type in config.json is not 'ultrafuser')")
     if isinstance(path, Path):
         check_weights(path, "model")
     if config.gate_only:

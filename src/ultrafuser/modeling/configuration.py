@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from ultrafuser.modeling.registration import register
+
 
 class UltraFuserConfig(PreTrainedConfig):
     """Everything needed to build the fused model without its weights.
@@ -62,6 +64,7 @@ class UltraFuserConfig(PreTrainedConfig):
         if self.vocab_size is None and n:
             self.vocab_size = min(c.get_text_config(decoder=True).vocab_size for c in self.specialist_configs)
         super().__post_init__(**kwargs)
+        register()
 
     @property
     def n_specialists(self) -> int:

@@ -73,9 +73,13 @@ class UltraFuserForCausalLM(PreTrainedModel, FusedGenerationMixin, GenerationMix
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Draw a gate that was not loaded from its seed. Its parts are left alone."""
-        if isinstance(module, Gate) and not all(getattr(p, "_is_hf_initialized", False) for p in module.parameters()):
-            module.reset_parameters(int(self.config.gate["seed"]))
+        """Draw a gate that was not loaded from its seed, all of it, when any part of it comes by.
+
+        Transformers does not call this for a module without parameters of its own, as most gates are.
+        """
+        of_gate = any(module is part for part in self.gate.modules())
+        if of_gate and not any(getattr(parameter, "_is_hf_initialized", False) for parameter in self.gate.parameters()):
+            self.gate.reset_parameters(int(self.config.gate["seed"]))
 
     @classmethod
     def _can_set_attn_implementation(cls) -> bool:

@@ -2,7 +2,8 @@
 
 `import ultrafuser` must stay light (the command line imports it for `--help`), yet after it
 `AutoModelForCausalLM.from_pretrained(folder)` has to work. So: where the Auto classes are loaded already, register now;
-otherwise watch for their import and register right after it.
+otherwise watch for their import and register right after it. Should that come in the middle of a circular import inside
+Transformers, the model registers when the first configuration is made, which the Auto classes do before they look it up.
 """
 
 import importlib
@@ -20,8 +21,11 @@ def _register_config(auto_module: ModuleType) -> None:
 
 
 def _register_model(auto_module: ModuleType) -> None:
-    configuration = importlib.import_module("ultrafuser.modeling.configuration")
-    model = importlib.import_module("ultrafuser.modeling.model")
+    try:
+        configuration = importlib.import_module("ultrafuser.modeling.configuration")
+        model = importlib.import_module("ultrafuser.modeling.model")
+    except ImportError:
+        return  # Transformers is in the middle of importing itself: see the module's docstring
     model_class = getattr(model, "UltraFuserForCausalLM", None)
     if model_class is not None:  # None while model.py itself is what imports the Auto classes: it registers at its end
         auto_module.AutoModelForCausalLM.register(configuration.UltraFuserConfig, model_class, exist_ok=True)
