@@ -103,6 +103,29 @@ def test_debug_lets_the_traceback_through(run, monkeypatch):
     assert isinstance(run("generate", "./nowhere", "x").exception, ValueError)
 
 
+def test_json_that_cannot_be_written_is_refused_first(run, monkeypatch, tmp_path):
+    from ultrafuser import zoo
+
+    monkeypatch.setattr(zoo, "summary", lambda: pytest.fail("work began"))
+    (tmp_path / "file").write_text("x")
+    folder = run("zoo", "list", "--json", tmp_path)
+    inside = run("zoo", "list", "--json", tmp_path / "file" / "x.json")
+    assert folder.exit_code == inside.exit_code == 2
+    assert "--json" in folder.stderr
+    assert "is a folder" in folder.stderr
+    assert "cannot be written" in inside.stderr
+
+
+def test_errors_of_the_system_are_said_without_their_number(run, monkeypatch):
+    from ultrafuser import zoo
+
+    def full():
+        raise OSError(28, "no space left", "out.bin")
+
+    monkeypatch.setattr(zoo, "summary", full)
+    assert run("zoo", "list").stderr == "error: no space left: out.bin\n"
+
+
 def test_full_device_is_one_line(monkeypatch):
     from typer.testing import CliRunner
 

@@ -39,7 +39,7 @@ class ErrorLineGroup(TyperGroup):
         except (ValueError, OSError) as error:
             if os.environ.get("ULTRAFUSER_DEBUG"):
                 raise
-            say_error(str(error))
+            say_error(_reason(error))
             sys.exit(EXIT_USER_ERROR)
         except RuntimeError as error:
             if type(error).__name__ != "OutOfMemoryError" or os.environ.get("ULTRAFUSER_DEBUG"):
@@ -48,6 +48,13 @@ class ErrorLineGroup(TyperGroup):
             say_error(f"the device is out of memory ({reason}); try --device cpu or smaller batches")
             sys.exit(EXIT_USER_ERROR)
         sys.exit(result if isinstance(result, int) else 0)
+
+
+def _reason(error: Exception) -> str:
+    """What an exception says, without the number that Python puts before the system's own errors."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error)
 
 
 def _show_version(wanted: bool) -> None:

@@ -33,8 +33,30 @@ __all__ = [
 console = Console(highlight=False)
 stderr = Console(stderr=True, highlight=False)
 
+
+def _check_json_path(path: str | None) -> str | None:
+    """Refuse, before long work, a file that cannot be written."""
+    if path is None or path == "-":
+        return path
+    file = Path(path).expanduser()
+    parent = next(folder for folder in (file.absolute().parents) if folder.exists())
+    if file.is_dir():
+        raise ValueError(f"--json: {path!r} is a folder; name a file to write")
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise ValueError(
+            f"--json: {path!r} cannot be written, because {str(parent)!r} is no folder that can be written to"
+        )
+    return str(file)
+
+
 JsonOption = Annotated[
-    str | None, typer.Option("--json", metavar="FILE", help="Write what is shown as JSON too; - = standard output.")
+    str | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        callback=_check_json_path,
+        help="Write what is shown as JSON too; - = standard output.",
+    ),
 ]
 
 ModelArgument = Annotated[
