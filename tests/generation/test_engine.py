@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from ultrafuser.generation import TokenEvent, generate_batch, only_weights, score, score_text, score_turns, stream
+from ultrafuser.generation import (
+    ContextFull,
+    TokenEvent,
+    generate_batch,
+    only_weights,
+    score,
+    score_text,
+    score_turns,
+    stream,
+)
 from ultrafuser.templates import encode_conversation, encode_prompt
 
 ASK = [{"role": "user", "content": "What is 12 plus 30?"}]
@@ -203,6 +212,12 @@ def test_conversation_longer_than_the_context_is_refused(fused_model, tiny_token
         stream(fused_model, tiny_tokenizer, long)
     with pytest.raises(ValueError, match="specialists read 512 at most"):
         score(fused_model, tiny_tokenizer, [*ASK, {"role": "assistant", "content": "x y z " * 400}])
+
+
+def test_batch_says_which_conversation_is_too_long_before_any_is_answered(fused_model, tiny_tokenizer):
+    long = [{"role": "user", "content": "x y z " * 400}]
+    with pytest.raises(ContextFull, match=r"conversation 3 of 3: .* specialists read 512"):
+        next(generate_batch(fused_model, tiny_tokenizer, [ASK, LONG, long], batch_size=1, max_new_tokens=2))
 
 
 def test_answer_ends_where_the_context_ends(fused_model, tiny_tokenizer):

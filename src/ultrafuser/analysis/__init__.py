@@ -1,0 +1,1 @@
+"""Seeing what a fused model does: colours, the page of coloured tokens, coloured text for a terminal."""

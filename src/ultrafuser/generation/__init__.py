@@ -7,10 +7,11 @@ from ultrafuser.generation.sampling import Sampling, only_weights
 from ultrafuser.generation.text import IncrementalText
 
 if TYPE_CHECKING:
-    from ultrafuser.generation.engine import Generation, TokenEvent, generate_batch, stream
+    from ultrafuser.generation.engine import ContextFull, Generation, TokenEvent, generate_batch, stream
     from ultrafuser.generation.scoring import score, score_text, score_turns
 
 _HOME = {
+    "ContextFull": "engine",
     "Generation": "engine",
     "TokenEvent": "engine",
     "generate_batch": "engine",
@@ -21,6 +22,7 @@ _HOME = {
 }
 
 __all__ = [
+    "ContextFull",
     "Generation",
     "IncrementalText",
     "Sampling",

@@ -99,7 +99,7 @@ def stream(
     the last event, with text "". Bad values raise ValueError at the call, not at the first token.
     """
     sampling = Sampling(max_new_tokens, temperature, top_p, top_k, seed)
-    steps = _steps(model, tokenizer, [messages], sampling, gate_weights)
+    steps = _steps(model, tokenizer, [_prompts(model, tokenizer, messages)], sampling, gate_weights)
 
     def events() -> Iterator[TokenEvent]:
         decoder = IncrementalText(tokenizer)
@@ -124,13 +124,20 @@ def generate_batch(
 ) -> Iterator[Generation]:
     """Answers in the order of the conversations, `batch_size` at a time; prompts may differ in length.
 
-    With a seed, batch k samples with seed + k, so the same call gives the same answers.
+    With a seed, batch k samples with seed + k, so the same call gives the same answers. All conversations are looked
+    at before the first is answered: ValueError says which one cannot be read.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size: {batch_size} is too small; at least 1")
+    prompts = []
+    for number, messages in enumerate(conversations, start=1):
+        try:
+            prompts.append(_prompts(model, tokenizer, messages))
+        except ValueError as error:
+            raise type(error)(f"conversation {number} of {len(conversations)}: {error}") from error
     stops = set(stop_ids(model, tokenizer))
-    for number, start in enumerate(range(0, len(conversations), batch_size)):
-        batch = conversations[start : start + batch_size]
+    for number, start in enumerate(range(0, len(prompts), batch_size)):
+        batch = prompts[start : start + batch_size]
         sampling = Sampling(max_new_tokens, temperature, top_p, top_k, None if seed is None else seed + number)
         started = time.perf_counter()
         decoders = [IncrementalText(tokenizer) for _ in batch]
@@ -157,16 +164,22 @@ def _event(step: _Step, row: int, decoder: IncrementalText) -> TokenEvent:
     return TokenEvent(step.token_ids[row], text, tuple(step.weights[row]), step.logprobs[row])
 
 
+def _prompts(model: Any, tokenizer: Any, messages: Sequence[Message]) -> list[list[int]]:
+    """Each specialist's own prompt as ids; ValueError where there is no room for an answer after it."""
+    prompts = encode_prompt(messages, chat_templates(model), tokenizer)
+    check_length(model, 1 + max(map(len, prompts)))
+    return prompts
+
+
 def _steps(
     model: Any,
     tokenizer: Any,
-    conversations: Sequence[Sequence[Message]],
+    prompts: Sequence[Sequence[Sequence[int]]],
     sampling: Sampling,
     gate_weights: Weights | None,
 ) -> Iterator[_Step]:
-    templates = chat_templates(model)
-    prompts = [encode_prompt(messages, templates, tokenizer) for messages in conversations]
-    room = check_length(model, 1 + max(len(ids) for prompt in prompts for ids in prompt)) + 1
+    """Start a decoding loop; prompts as [row][specialist][ids]."""
+    room = check_length(model, max(len(ids) for prompt in prompts for ids in prompt))
     inputs = model.prepare_prompts(prompts)
     if gate_weights is not None:
         weights_N = torch.as_tensor(gate_weights, dtype=torch.float32, device=model.device)
