@@ -105,10 +105,10 @@ class FusionConfig(Strict):
 
 
 class DomainData(Strict):
-    """Data of one domain (category). Entries are files, folders, Hub data set ids, or zoo-sample:DOMAIN/PART."""
+    """Data of one domain (category). Entries are files, folders, hub:owner/name, or zoo-sample:DOMAIN/PART."""
 
     train: Annotated[list[str], Field(min_length=1)]
-    """Conversations to learn from: JSONL, JSON, JSONL.gz or Parquet files, a folder of them, or a Hub data set id."""
+    """Conversations to learn from: JSONL, JSON, JSONL.gz or Parquet files, a folder of them, or hub:owner/name."""
     validation: list[str] = []
     """Conversations to choose checkpoints on."""
     heldout: list[str] = []
