@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -214,7 +215,7 @@ def test_gate_only_would_lose_trained_specialists(fused_model, tmp_path, make_ll
 
 def test_self_contained_takes_no_specialist_paths(fused_model, specialist_folders, tmp_path):
     fused_model.save_pretrained(tmp_path / "a")
-    with pytest.raises(ValueError, match="specialist_paths: .* is self-contained"):
+    with pytest.raises(ValueError, match=r"specialist_paths: .* is self-contained"):
         UltraFuserForCausalLM.from_pretrained(tmp_path / "a", specialist_paths=specialist_folders)
 
 
@@ -256,7 +257,7 @@ def test_full_disk_leaves_earlier_files_alone(fused_model, tiny_tokenizer, tmp_p
         lambda: save_fused(fused_model, tiny_tokenizer, target, overwrite=True),
         lambda: fused_model.save_pretrained(target),
     ):
-        with pytest.raises(OSError, match="no space left to save .* free some space") as caught:
+        with pytest.raises(OSError, match=r"no space left to save .* free some space") as caught:
             save()
         assert caught.value.errno == errno.ENOSPC
         assert str(target) in str(caught.value)
@@ -278,7 +279,7 @@ def test_output_that_holds_a_model_is_refused_without_overwrite(fused_model, tin
     before = _snapshot(target)
     with torch.no_grad():
         fused_model.gate.inner.bias.add_(1)
-    with pytest.raises(ValueError, match="already holds a trained model .* --overwrite"):
+    with pytest.raises(ValueError, match=r"already holds a trained model .* --overwrite"):
         save_fused(fused_model, tiny_tokenizer, target)
     assert _snapshot(target) == before
     save_fused(fused_model, tiny_tokenizer, target, overwrite=True)
@@ -369,7 +370,7 @@ def test_licence_of_the_specialists(make_specialist_folder, tmp_path):
 class _Hub:
     """Takes the place of the Hub's API."""
 
-    uploads: list[dict] = []
+    uploads: ClassVar[list[dict]] = []
 
     def __init__(self, token=None):
         self.token = token

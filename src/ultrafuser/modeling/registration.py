@@ -2,8 +2,8 @@
 
 `import ultrafuser` must stay light (the command line imports it for `--help`), yet after it
 `AutoModelForCausalLM.from_pretrained(folder)` has to work. So: where the Auto classes are loaded already, register now;
-otherwise watch for their import and register right after it. Should that come in the middle of a circular import inside
-Transformers, the model registers when the first configuration is made, which the Auto classes do before they look it up.
+otherwise watch for their import and register right after it. Should that come in the middle of a circular import in
+Transformers, the model registers when a configuration is made, which the Auto classes do before they look it up.
 """
 
 import importlib

@@ -12,7 +12,10 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 
 from ultrafuser.modeling.hashing import content_hash, weight_files
 
@@ -98,15 +101,14 @@ def read_config(folder: Path, field: str) -> PreTrainedConfig:
 
 def check_causal(config: PreTrainedConfig, field: str) -> None:
     """Raise ValueError where the configuration is not that of a causal language model."""
-    architectures = list(config.architectures or [])
-    found = architectures[0] if architectures else config.model_type
     known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
     names = (known,) if isinstance(known, str) else tuple(known or ())
-    causal = bool(names) and (not architectures or any(name in names for name in architectures))
-    # BertLMHeadModel and its kin are encoders unless told to be decoders.
-    encoder = getattr(config, "is_decoder", True) is False and not found.endswith("ForCausalLM")
-    if getattr(config, "is_encoder_decoder", False) or encoder:
-        causal = False
+    architectures = list(config.architectures or names)
+    # BertLMHeadModel and its kin look both ways unless told to be decoders.
+    encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    causal = any(name in names for name in architectures)
+    causal = causal and not encoder and not getattr(config, "is_encoder_decoder", False)
+    found = architectures[0] if architectures else config.model_type
     if not causal:
         raise ValueError(
             f"{field}: {found!r} is not a causal language model; a specialist must generate text left to right with "
