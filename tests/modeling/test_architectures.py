@@ -48,8 +48,6 @@ def _make(kind: str, seed: int):
     model_class = getattr(transformers, CLASS.get(kind, f"{kind}ForCausalLM"))
     other = ("hidden", "num_", "max_")
     sizes = SIZES if kind != "GPT2" else {k: v for k, v in SIZES.items() if not k.startswith(other)}
-        SIZES if kind != "GPT2" else {k: v for k, v in SIZES.items() if not k.startswith(("hidden", "num_", "max_"))}
-    )
     return model_class(config_class(**(sizes | KINDS[kind]))).eval()
 
 
