@@ -1,5 +1,6 @@
 """Where a specialist lies: a local folder, a shipped model, or a Hub repository (of which the small files are read)."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,7 @@ def locate(spec: SpecialistSource, resolve: Resolve) -> Located:
     if spec.is_hub:
         return _hub(spec.source, spec.revision or "main")
     try:
-        folder = Path(resolve(spec.source)).expanduser()
+        folder = Path(os.path.expanduser(resolve(spec.source)))
     except (ValueError, OSError) as error:
         raise SourceError(str(error)) from None
     _check_folder(folder, spec.source)

@@ -2,16 +2,8 @@
 
 from ultrafuser.recipe.errors import Problem, RecipeError
 from ultrafuser.recipe.load import load_recipe, parse_recipe
-from ultrafuser.recipe.models import (
-    DomainData,
-    FusionConfig,
-    GateConfig,
-    Recipe,
-    SpecialistSource,
-    StageConfig,
-    json_schema,
-    paper_stages,
-)
+from ultrafuser.recipe.models import Recipe, json_schema, paper_stages
+from ultrafuser.recipe.parts import DomainData, FusionConfig, GateConfig, SpecialistSource, StageConfig
 from ultrafuser.recipe.paths import has_scheme, is_hub_model
 
 __all__ = [

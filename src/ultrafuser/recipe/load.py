@@ -1,5 +1,6 @@
 """Reading a recipe file."""
 
+import os
 from pathlib import Path
 
 from ultrafuser.recipe.errors import Problem, RecipeError
@@ -12,7 +13,7 @@ def load_recipe(path: str | Path) -> Recipe:
 
     Raises RecipeError with file, line, field, value and fix for every mistake.
     """
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "does not exist"
         raise RecipeError([Problem("recipe", f"{file} {what}; `ultrafuser init {file}` writes one to start from")])

@@ -8,172 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from ultrafuser.lookup import did_you_mean
-from ultrafuser.recipe.paths import HUB_ID, absolute_path, has_scheme, is_hub_model, is_template_path, portable_path
-
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Count = Annotated[int, Field(ge=1)]
-CountOrNone = Annotated[int, Field(ge=0)]
-Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-
-
-class Strict(BaseModel):
-    """No unknown keys, no conversion of types, no change after construction."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        frozen=True,
-        validate_default=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-    )
-
-
-class SpecialistSource(Strict):
-    """One specialist: a complete causal language model and the prompt template that it was trained with."""
-
-    source: Annotated[str, Field(min_length=1)]
-    """A local folder, zoo:NAME for a shipped model, or, with a revision, the id of a model on the Hub (owner/name)."""
-    revision: str | None = None
-    """Branch, tag or commit of a Hub model (main, or better a commit: it makes the recipe repeatable)."""
-    template: str | None = None
-    """Name of a shipped template, path of a .jinja file, or null for the tokenizer's own chat template."""
-    dtype: Dtype | None = None
-    """Number format of this specialist's weights; null takes the recipe's."""
-
-    @model_validator(mode="after")
-    def _source_and_revision(self) -> "SpecialistSource":
-        if self.revision is not None and has_scheme(self.source):
-            raise ValueError(f"revision: {self.revision!r} given for {self.source!r}, which has none; remove it")
-        if self.revision is not None and not HUB_ID.fullmatch(self.source):
-            raise ValueError(
-                f"source: {self.source!r} is not the id of a Hub model (owner/name); for a folder, remove the revision"
-            )
-        return self
-
-    @property
-    def is_hub(self) -> bool:
-        """Whether the source is a Hub id: exactly when a revision is given."""
-        return is_hub_model(self.source, self.revision)
-
-
-class GateConfig(Strict):
-    """The gate: from hidden states to one weight per specialist and token."""
-
-    type: Literal["token", "joint", "constant"] = "token"
-    """token: the paper's, one network for all; joint: reads all hidden states together; constant: learned weights."""
-    hidden_size: Count = 512
-    """Width of the gate's inner layer; the paper's is 512. A constant gate has none."""
-
-    @model_validator(mode="after")
-    def _no_inner_layer(self) -> "GateConfig":
-        if self.type == "constant" and "hidden_size" in self.model_fields_set:
-            raise ValueError(
-                f"hidden_size: {self.hidden_size} given, but a constant gate has no inner layer; remove it"
-            )
-        return self
-
-    @model_serializer(mode="wrap")
-    def _options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Only what the gate's class takes."""
-        data: dict[str, Any] = handler(self)
-        if self.type == "constant":
-            data.pop("hidden_size", None)
-        return data
-
-
-class FusionConfig(Strict):
-    """The rule that turns the specialists' predictions and the gate's weights into one prediction."""
-
-    rule: Literal["logits", "probabilities"] = "logits"
-    """logits: weighted sum of logits, the paper's; probabilities: weighted mean of probabilities."""
-    top_k: Count | None = None
-    """Keep only the k largest weights at each token; null keeps all."""
-
-
-class DomainData(Strict):
-    """Data of one domain (category). Entries are files, folders, hub:owner/name, or zoo-sample:DOMAIN/PART."""
-
-    train: Annotated[list[str], Field(min_length=1)]
-    """Conversations to learn from: JSONL, JSON, JSONL.gz or Parquet files, a folder of them, or hub:owner/name."""
-    validation: list[str] = []
-    """Conversations to choose checkpoints on."""
-    heldout: list[str] = []
-    """Conversations for the final figures; never used for a choice."""
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of `train` set aside for validation, in place of files under `validation`."""
-    limit: Count | None = None
-    """Use at most this many training conversations."""
-
-    @model_validator(mode="after")
-    def _one_validation(self) -> "DomainData":
-        if self.validation and self.validation_fraction is not None:
-            raise ValueError("validation and validation_fraction are both given; keep one of them")
-        return self
-
-
-class StageConfig(Strict):
-    """One stage of training."""
-
-    name: Name
-    """Name of the stage; its checkpoints and its report carry it."""
-    train: Literal["gate", "all", "specialists"]
-    """What learns: the gate alone, gate and specialists together, or the specialists alone."""
-    steps: Count = 400
-    """Optimiser steps; the paper's first stage has 400."""
-    examples_per_category: Count = 64
-    """Conversations of each domain in every optimiser batch; the paper's stages have 64, then 32."""
-    accumulation: Count = 1
-    """Parts that an optimiser batch is cut into to save memory; must divide examples_per_category."""
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-5
-    """Largest learning rate. The paper's 2e-5 suits models of billions of parameters; small ones need about 1e-3."""
-    warmup_steps: CountOrNone = 0
-    """Steps over which the learning rate rises from 0."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate falls after the warm-up."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Weight decay of AdamW."""
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    """Gradients are scaled down to this norm."""
-    loss: Literal["token_mean", "example_sum"] = "token_mean"
-    """token_mean: mean over all response tokens; example_sum: sum over a response, mean over examples (the paper's)."""
-    sampler: Literal["balanced", "random"] = "balanced"
-    """balanced: the same number of conversations of each domain in every batch; random: as they come."""
-    eval_every: CountOrNone = 0
-    """Steps between evaluations on the validation data; 0 evaluates at the end of the stage only."""
-    save_every: CountOrNone = 100
-    """Steps between checkpoints to resume from; 0 saves at the end of the stage only."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
-    logging_steps: Count = 10
-    """Steps between log lines."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "StageConfig":
-        if self.examples_per_category % self.accumulation:
-            near = max(d for d in range(1, self.accumulation + 1) if self.examples_per_category % d == 0)
-            raise ValueError(
-                f"accumulation: {self.accumulation} does not divide examples_per_category "
-                f"({self.examples_per_category}); {near} does"
-            )
-        if self.warmup_steps >= self.steps:
-            raise ValueError(
-                f"warmup_steps: {self.warmup_steps} leaves nothing of the stage's {self.steps} steps; lower it"
-            )
-        return self
+from ultrafuser.recipe.parts import (
+    CountOrZero,
+    DomainData,
+    Dtype,
+    FusionConfig,
+    GateConfig,
+    Name,
+    SpecialistSource,
+    StageConfig,
+    Strict,
+)
+from ultrafuser.recipe.paths import absolute_path, has_scheme, is_template_path, portable_path
 
 
 def paper_stages() -> list[StageConfig]:
@@ -197,7 +46,7 @@ class Recipe(Strict):
     """The gate."""
     fusion: FusionConfig = FusionConfig()
     """The fusion rule."""
-    data: dict[Name, DomainData] = {}
+    data: dict[Name, DomainData] = Field(default_factory=dict)
     """Training data by domain; every batch holds the same number of conversations of each."""
     max_length: Annotated[int, Field(ge=8)] = 1024
     """Longest sequence in tokens, prompt and response together, in the template that makes it longest."""
@@ -205,7 +54,7 @@ class Recipe(Strict):
     """What happens to a conversation over max_length: left out and counted, or an error. Answers are never cut."""
     stages: list[StageConfig] = Field(default_factory=paper_stages)
     """The stages, run one after the other; the paper's two when left out."""
-    seed: CountOrNone = 0
+    seed: CountOrZero = 0
     """Seed of the gate, the batches and everything else that is random."""
     dtype: Dtype = "float32"
     """Number format of the weights: float32, bfloat16, float16, or auto for what each specialist is stored in."""

@@ -1,5 +1,6 @@
 """Telling local paths from ids without the network: `zoo:text` and a source with a revision are ids."""
 
+import os
 import re
 from pathlib import Path
 
@@ -22,12 +23,12 @@ def is_hub_model(source: str, revision: str | None) -> bool:
 
 def absolute_path(path: str, folder: Path) -> str:
     """`path` starting from `folder`, `~` expanded, links not resolved."""
-    return str((folder / Path(path).expanduser()).absolute())
+    return str((folder / os.path.expanduser(path)).absolute())
 
 
 def portable_path(path: str, folder: Path, *, public: bool = False) -> str:
     """`path` relative to `folder` where it lies inside; otherwise unchanged, or only its last part when `public`."""
-    whole = folder / Path(path).expanduser()
+    whole = folder / os.path.expanduser(path)
     try:
         return whole.relative_to(folder).as_posix()
     except ValueError:

@@ -1,5 +1,6 @@
 """Finding a template's source: by name, in a file, written out, or the tokenizer's own."""
 
+import os
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def _find(spec: str | None, tokenizer: Any, field: str) -> str:
     if "{%" in spec or "{{" in spec:
         return spec
     if spec.endswith((".jinja", ".jinja2", ".j2")) or "/" in spec or "\\" in spec:
-        path = Path(spec).expanduser()
+        path = Path(os.path.expanduser(spec))
         if not path.is_file():
             raise ValueError(f"{field}: no file {spec!r}; give the path of a .jinja file or one of {_names()}")
         return path.read_text(encoding="utf-8")
