@@ -15,6 +15,7 @@ from ultrafuser.data.sampler import (
     make_sampler,
 )
 from ultrafuser.data.sources import data_files, load_conversations
+from ultrafuser.data.splitting import split_validation
 
 if TYPE_CHECKING:
     from ultrafuser.data.collator import ResponseCollator
@@ -37,6 +38,7 @@ __all__ = [
     "decontaminate",
     "load_conversations",
     "make_sampler",
+    "split_validation",
 ]
 
 

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from ultrafuser.training.callbacks import TrainingInterrupted
     from ultrafuser.training.evaluation import ExampleLoss, ResponseLoss, evaluate_many, evaluate_response_loss
     from ultrafuser.training.health import collapse_warnings
+    from ultrafuser.training.material import Material, load_material
+    from ultrafuser.training.progress import Progress
+    from ultrafuser.training.recipe_run import RecipeResult, build_model, train_recipe
     from ultrafuser.training.results import StageResult, TrainingResult
     from ultrafuser.training.stages import run_stages
     from ultrafuser.training.trainer import FuserTrainer, TrainingDiverged
@@ -16,29 +19,41 @@ if TYPE_CHECKING:
 _HOME = {
     "ExampleLoss": "evaluation",
     "FuserTrainer": "trainer",
+    "Material": "material",
+    "Progress": "progress",
+    "RecipeResult": "recipe_run",
     "ResponseLoss": "evaluation",
     "StageResult": "results",
     "TrainingDiverged": "trainer",
     "TrainingInterrupted": "callbacks",
     "TrainingResult": "results",
+    "build_model": "recipe_run",
     "collapse_warnings": "health",
     "evaluate_many": "evaluation",
     "evaluate_response_loss": "evaluation",
+    "load_material": "material",
     "run_stages": "stages",
+    "train_recipe": "recipe_run",
 }
 
 __all__ = [
     "ExampleLoss",
     "FuserTrainer",
+    "Material",
+    "Progress",
+    "RecipeResult",
     "ResponseLoss",
     "StageResult",
     "TrainingDiverged",
     "TrainingInterrupted",
     "TrainingResult",
+    "build_model",
     "collapse_warnings",
     "evaluate_many",
     "evaluate_response_loss",
+    "load_material",
     "run_stages",
+    "train_recipe",
 ]
 
 

@@ -17,7 +17,7 @@ from ultrafuser.recipe import StageConfig
 from ultrafuser.training.parameters import TRAINABLE, fingerprint_of_weights, load_weights, set_formats
 from ultrafuser.training.results import StageResult, TrainingResult
 from ultrafuser.training.run import Run
-from ultrafuser.training.work import describe_stage, open_work
+from ultrafuser.training.work import describe_stage, open_work, work_folder
 
 __all__ = ["run_stages"]
 
@@ -39,6 +39,7 @@ def run_stages(
     overwrite: bool = False,
     keep: Literal["last", "best"] = "last",
     recipe: dict[str, Any] | None = None,
+    before_stages: Callable[[], None] | None = None,
     after_stage: AfterStage | None = None,
     eval_batch_size: int = 16,
     tensorboard: bool = True,
@@ -47,7 +48,8 @@ def run_stages(
 
     Called again after an interruption, with the model as it was at first, it goes on where it was. `keep` says which
     weights a stage hands on: its last, or those of its best validation loss. `recipe` (plain JSON) joins the
-    fingerprint that guards against going on with other settings. `after_stage(stage, model)` is called with each
+    fingerprint that guards against going on with other settings. `before_stages()` is called when everything has been
+    checked and the folder is open, with the weights as they came; `after_stage(stage, model)` is called with each
     stage's weights in place, stages taken from their folder included. `forced_gate_weights` (N,) replaces the gate.
 
     Raises ValueError on bad settings before anything is trained, TrainingDiverged on a loss that is not finite,
@@ -61,7 +63,7 @@ def run_stages(
         stages=stages,
         train=train,
         validation=validation,
-        work=Path(output_dir) / "work",
+        work=work_folder(output_dir),
         seed=seed,
         callbacks=list(callbacks),
         forced=forced_gate_weights,
@@ -81,6 +83,8 @@ def run_stages(
     if PartialState().is_main_process:
         open_work(Path(output_dir), fingerprint, resume=resume, overwrite=overwrite)
     PartialState().wait_for_everyone()
+    if before_stages is not None:
+        before_stages()
     return _through(run, after_stage)
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
 
 from ultrafuser.data import FlatBatchSampler, ResponseCollator, ResponseDataset
 from ultrafuser.data.collator import IGNORE
@@ -22,7 +21,16 @@ from ultrafuser.recipe import StageConfig
 from ultrafuser.training.evaluation import evaluate_response_loss
 from ultrafuser.training.health import GateHealth
 from ultrafuser.training.parameters import load_weights, save_weights, trainable_state
-from ultrafuser.training.work import BEST, BEST_FILE, KEEP, checkpoints, publish_folder, staging_folder, write_json
+from ultrafuser.training.work import (
+    BEST,
+    BEST_FILE,
+    KEEP,
+    TRAINER_STATE_NAME,
+    checkpoints,
+    publish_folder,
+    staging_folder,
+    write_json,
+)
 
 __all__ = ["FuserTrainer", "TrainingDiverged"]
 

@@ -2,6 +2,7 @@
 
     work/run.json              fingerprint: stages, seed, data, weights that the run started from
     work/history.jsonl         losses, gate weights, validation
+    work/heldout.json          losses of the specialists on the held-out data
     work/tensorboard/
     work/1-gate/checkpoint-N/  everything to go on from step N; the two newest
     work/1-gate/best/          weights of the best validation loss, best.json
@@ -20,8 +21,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers.trainer import TRAINER_STATE_NAME
-
 from ultrafuser.recipe import StageConfig
 from ultrafuser.training.history import write_json
 
@@ -32,18 +31,24 @@ __all__ = [
     "StageFolder",
     "checkpoints",
     "differences",
+    "finish_run",
+    "is_unfinished",
     "open_work",
     "publish_folder",
     "staging_folder",
+    "work_folder",
     "write_json",
 ]
 
+TRAINER_STATE_NAME = "trainer_state.json"  # transformers.trainer's; named here so that this module stays light
 BEST = "best"
 BEST_FILE = "best.json"
 KEEP = 2
 WORK = "work"
 RUN_FILE = "run.json"
 HISTORY_FILE = "history.jsonl"
+HELDOUT_FILE = "heldout.json"
+DONE_FILE = "done.json"
 # A stage may be resumed with other values of these: they do not change what is learnt beyond rounding.
 FREE = ("accumulation", "gradient_checkpointing", "save_every", "logging_steps")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -91,7 +96,7 @@ class StageFolder:
 
     def done(self) -> dict[str, Any] | None:
         """What the stage gave, when it is done."""
-        file = self.path / "done.json"
+        file = self.path / DONE_FILE
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
     def last_checkpoint(self) -> Path | None:
@@ -111,7 +116,7 @@ class StageFolder:
 
     def finish(self, record: Mapping[str, Any], weights: str) -> None:
         """Mark the stage as done with the weights in the folder of that name; drop what is needed no longer."""
-        write_json(self.path / "done.json", {**record, "weights": weights})
+        write_json(self.path / DONE_FILE, {**record, "weights": weights})
         self.tidy()
 
     def tidy(self) -> None:
@@ -127,41 +132,66 @@ class StageFolder:
                 path.unlink(missing_ok=True)
 
 
+def work_folder(output: str | Path) -> Path:
+    """Where checkpoints, history and TensorBoard of an output folder lie."""
+    return Path(output) / WORK
+
+
+def is_unfinished(output: str | Path) -> bool:
+    """Whether a run into `output` was begun and its model has not been saved there: the same call goes on with it."""
+    return (work_folder(output) / RUN_FILE).is_file() and not (Path(output) / "config.json").is_file()
+
+
 def open_work(output: Path, fingerprint: Mapping[str, Any], *, resume: bool, overwrite: bool) -> Path:
     """The working folder of `output`, empty or of the same run.
 
-    Raises ValueError when `output` holds a finished model or the working folder another run; `overwrite` starts
-    anew, and so does `resume=False`. Only files of an earlier run are removed.
+    Raises ValueError when `output` holds a finished model or the working folder another run, unless `overwrite`. The
+    same run is gone on with, `overwrite` or not, except with `resume=False`. Only files of an earlier run are removed.
     """
     if (output / "config.json").is_file() and not overwrite:
         raise ValueError(
             f"output: {output} already holds a model; choose another folder or give --overwrite to replace it"
         )
-    work = output / WORK
+    work = work_folder(output)
     file = work / RUN_FILE
-    if work.is_dir() and (overwrite or not resume):
-        file.unlink(missing_ok=True)  # first: what is left of a removal cut short is no run any more
-        _clear(work)
-    if file.is_file():
+    if file.is_file() and resume:
         changed = differences(json.loads(file.read_text(encoding="utf-8")), fingerprint)
-        if changed:
+        if not changed:
+            return work
+        if not overwrite:
             raise ValueError(
                 f"output: {work} holds an unfinished run with other settings: {'; '.join(changed[:6])}. Undo the "
                 "change to go on with it, give --overwrite to start anew, or choose another output"
             )
-        return work
+    file.unlink(missing_ok=True)  # first: what is left of a removal cut short is no run any more
     work.mkdir(parents=True, exist_ok=True)
-    _clear(work)
+    for path in _own(work):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     write_json(file, fingerprint)
     return work
 
 
-def _clear(work: Path) -> None:
-    for path in work.iterdir():
-        if path.is_dir() and (_STAGE.fullmatch(path.name) or path.name == "tensorboard"):
-            shutil.rmtree(path)
-        elif path.name == HISTORY_FILE:
-            path.unlink()
+def finish_run(output: Path) -> None:
+    """To be called when the trained model is saved: drops what only resuming needs, keeps history and best weights.
+
+    A stage's best weights are kept where they are not the ones it handed on; so are a gate's, which are small.
+    """
+    work = work_folder(output)
+    (work / RUN_FILE).unlink(missing_ok=True)
+    for done in work.glob(f"*/{DONE_FILE}"):
+        record = json.loads(done.read_text(encoding="utf-8"))
+        best = done.parent / BEST
+        if best.is_dir() and record["best"] and record["best"]["step"] == record["steps"]:
+            shutil.rmtree(best)
+        if record["train"] != "gate":
+            for checkpoint in checkpoints(done.parent):
+                shutil.rmtree(checkpoint)
+
+
+def _own(work: Path) -> list[Path]:
+    """What an earlier run left in a working folder."""
+    names = (HISTORY_FILE, HELDOUT_FILE, "tensorboard")
+    return [path for path in work.iterdir() if path.name in names or (path.is_dir() and _STAGE.fullmatch(path.name))]
 
 
 def describe_stage(stage: StageConfig) -> dict[str, Any]:

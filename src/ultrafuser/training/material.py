@@ -1,0 +1,92 @@
+"""The data of a recipe: loaded, cleaned of what is in the held-out data, split, encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ultrafuser.data import (
+    Conversation,
+    ResponseDataset,
+    decontaminate,
+    load_conversations,
+    split_validation,
+)
+from ultrafuser.recipe import DomainData, Recipe
+
+__all__ = ["Material", "load_material"]
+
+Resolve = Callable[[str], str]
+
+
+@dataclass
+class Material:
+    """Encoded data sets, and what was left out by domain: too long, or sharing a 13-gram with held-out data."""
+
+    train: ResponseDataset
+    validation: ResponseDataset | None
+    heldout: ResponseDataset | None
+    removed: dict[str, int] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Counts by domain as plain JSON."""
+        tokens = self.train.response_tokens()
+        found = {}
+        for name, count in self.train.counts().items():
+            found[name] = {
+                "train": count,
+                "response_tokens": tokens[name],
+                "validation": self.validation.counts().get(name, 0) if self.validation else 0,
+                "heldout": self.heldout.counts().get(name, 0) if self.heldout else 0,
+                "dropped_too_long": self.train.dropped[name],
+                "removed_for_overlap": self.removed.get(name, 0),
+            }
+        return found
+
+
+def load_material(recipe: Recipe, templates: list[str], tokenizer: Any, resolve_data: Resolve) -> Material:
+    """Read and encode all data of a recipe. Raises ValueError naming category, file, line and fix."""
+    parts: dict[str, dict[str, list[Conversation]]] = {"train": {}, "validation": {}, "heldout": {}}
+    for category, domain in recipe.data.items():
+        for part in parts:
+            entries = [resolve_data(entry) for entry in getattr(domain, part)]
+            limit = domain.limit if part == "train" else None
+            parts[part][category] = load_conversations(entries, category, limit=limit) if entries else []
+    heldout = [conversation for found in parts["heldout"].values() for conversation in found]
+    removed = {}
+    for category, domain in recipe.data.items():
+        kept = decontaminate(parts["train"][category], heldout).kept
+        removed[category] = len(parts["train"][category]) - len(kept)
+        if not kept:
+            raise ValueError(
+                f"data.{category}.train: all {removed[category]} conversations share 13 words in a row, or a short "
+                "prompt, with the held-out data; train and heldout must be different conversations"
+            )
+        parts["train"][category], more = _split(kept, domain, recipe.seed)
+        parts["validation"][category] += more
+
+    def encoded(part: str) -> ResponseDataset | None:
+        found = {category: conversations for category, conversations in parts[part].items() if conversations}
+        if not found:
+            return None
+        return ResponseDataset.from_conversations(
+            [conversation for conversations in found.values() for conversation in conversations],
+            templates,
+            tokenizer,
+            max_length=recipe.max_length,
+            on_too_long=recipe.on_too_long if part == "train" else "drop",
+            categories=list(found),
+        )
+
+    train = encoded("train")
+    assert train is not None
+    return Material(train, encoded("validation"), encoded("heldout"), removed)
+
+
+def _split(
+    conversations: list[Conversation], domain: DomainData, seed: int
+) -> tuple[list[Conversation], list[Conversation]]:
+    if domain.validation_fraction is None:
+        return conversations, []
+    return split_validation(conversations, domain.validation_fraction, seed=seed)

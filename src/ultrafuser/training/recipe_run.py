@@ -1,0 +1,166 @@
+"""A recipe from beginning to end: specialists and data opened, stages run, the fused model saved with its card."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import PartialState
+from transformers import AutoTokenizer, TrainerCallback
+
+from ultrafuser.modeling import UltraFuserForCausalLM, save_fused
+from ultrafuser.modeling.specialists import resolve as find_folder
+from ultrafuser.recipe import Recipe
+from ultrafuser.training.evaluation import evaluate_many, evaluate_response_loss
+from ultrafuser.training.material import Material, load_material
+from ultrafuser.training.results import TrainingResult
+from ultrafuser.training.stages import run_stages
+from ultrafuser.training.work import HELDOUT_FILE, finish_run, is_unfinished, work_folder, write_json
+
+__all__ = ["RecipeResult", "build_model", "train_recipe"]
+
+Resolve = Callable[[str], str]
+Losses = dict[str, dict[str, float]]  # method -> domain -> nats per token
+
+
+@dataclass
+class RecipeResult:
+    """What a run of a recipe gave; `heldout` holds losses by method and domain where there is held-out data."""
+
+    output: str
+    specialists: list[str]
+    data: dict[str, dict[str, int]]
+    training: TrainingResult
+    heldout: Losses = field(default_factory=dict)
+    heldout_gate_weights: dict[str, dict[str, float]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but the history as plain JSON."""
+        found = {key: value for key, value in asdict(self).items() if key != "training"}
+        return {**found, **self.training.as_dict()}
+
+
+def train_recipe(
+    recipe: Recipe,
+    *,
+    resolve: Resolve = str,
+    resolve_data: Resolve = str,
+    overwrite: bool = False,
+    keep: Literal["last", "best"] = "last",
+    callbacks: Sequence[TrainerCallback] = (),
+    say: Callable[[str], None] = lambda message: None,
+) -> RecipeResult:
+    """Train what `recipe` says and save it to its output; run again after an interruption it goes on.
+
+    `resolve` turns sources such as `zoo:text` into folders, `resolve_data` entries such as `zoo-sample:text/train` into
+    files; `say` is told what is being done. Raises as `run_stages` does.
+    """
+    started, output = time.perf_counter(), Path(recipe.output)
+    overwrite = overwrite or is_unfinished(output)
+    say("opening the specialists")
+    model, tokenizer = build_model(recipe, resolve)
+    say("reading and encoding the data")
+    material = load_material(recipe, list(model.config.templates), tokenizer, resolve_data)
+    before: Losses = {}
+
+    def measure_parts() -> None:
+        if material.heldout is not None:
+            say("measuring the specialists on the held-out data")
+            before.update(_parts(model, material, work_folder(output) / HELDOUT_FILE))
+
+    result = run_stages(
+        model,
+        tokenizer,
+        recipe.stages,
+        material.train,
+        material.validation,
+        output,
+        seed=recipe.seed,
+        callbacks=callbacks,
+        overwrite=overwrite,
+        keep=keep,
+        recipe=_fingerprint(recipe),
+        before_stages=measure_parts,
+    )
+    found = RecipeResult(str(output), list(model.config.specialist_names), material.as_dict(), result, before)
+    if material.heldout is not None:
+        say("measuring the fused model on the held-out data")
+        fused = evaluate_response_loss(model, material.heldout)
+        found.heldout["fused"] = fused.by_category()
+        found.heldout_gate_weights = fused.mean_weights()
+    if PartialState().is_main_process:
+        say(f"saving to {output}")
+        save_fused(model, tokenizer, output, overwrite=overwrite, recipe_yaml=recipe.dump_yaml(public=True))
+        finish_run(output)
+    PartialState().wait_for_everyone()
+    found.seconds = round(time.perf_counter() - started, 2)
+    return found
+
+
+def build_model(recipe: Recipe, resolve: Resolve = str) -> tuple[Any, Any]:
+    """The fused model of a recipe, gate untrained, on the recipe's device, and its tokenizer."""
+    sources, folders = {}, {}
+    for name, spec in recipe.specialists.items():
+        sources[name] = spec.source if spec.is_hub else resolve(spec.source)
+        folders[name] = find_folder(sources[name], spec.revision, f"specialists.{name}.source").folder
+    tokenizer = AutoTokenizer.from_pretrained(folders[recipe.tokenizer_name])
+    rows = [_vocabulary_rows(folder) for folder in folders.values()]
+    model = UltraFuserForCausalLM.from_specialists(
+        sources,
+        templates={name: spec.template for name, spec in recipe.specialists.items()},
+        gate=recipe.gate.model_dump(exclude_none=True),
+        fusion=recipe.fusion.model_dump(),
+        seed=recipe.seed,
+        dtype=recipe.dtype,
+        device=_device(recipe.device),
+        vocab_size=len(tokenizer) if len(tokenizer) <= min(rows) else None,
+        revisions={name: spec.revision for name, spec in recipe.specialists.items() if spec.revision is not None},
+    )
+    for name, template in zip(model.config.specialist_names, model.config.templates, strict=True):
+        if not template:
+            raise ValueError(
+                f"specialists.{name}.template: the tokenizer has none of its own; name the one it learnt with"
+            )
+    return model, tokenizer
+
+
+def _vocabulary_rows(folder: Path) -> int:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(folder).get_text_config(decoder=True).vocab_size
+
+
+def _device(wanted: str) -> str:
+    if wanted != "auto":
+        return wanted
+    if torch.cuda.is_available():
+        return f"cuda:{PartialState().local_process_index}"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _parts(model: Any, material: Material, file: Path) -> Losses:
+    """Held-out loss of each specialist and of their uniform mixture, before anything has learnt; kept in a file."""
+    if file.is_file():
+        return json.loads(file.read_text(encoding="utf-8"))
+    assert material.heldout is not None
+    names, n = list(model.config.specialist_names), model.n_specialists
+    weightings = {name: [float(j == place) for j in range(n)] for place, name in enumerate(names)}
+    weightings["uniform"] = [1 / n] * n
+    found = {name: loss.by_category() for name, loss in evaluate_many(model, material.heldout, weightings).items()}
+    if PartialState().is_main_process:
+        write_json(file, found)
+    return found
+
+
+def _fingerprint(recipe: Recipe) -> dict[str, Any]:
+    """What decides the result, beside stages and seed: another output, name or device goes on with the same run."""
+    whole = recipe.portable().model_dump(mode="json")
+    for data in whole["data"].values():
+        data.pop("heldout")
+    return {key: whole[key] for key in ("specialists", "tokenizer", "gate", "fusion", "data", "max_length", "dtype")}
