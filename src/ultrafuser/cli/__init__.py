@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -11,11 +10,12 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from ultrafuser.cli import demo_verb, recipe_verbs, set_verbs, talk_verbs, train_verb, zoo_verbs
 from ultrafuser.cli.common import say_error
 
 __all__ = ["build_app", "main"]
 
-VERB_MODULES = ("recipe_verbs", "train_verb", "talk_verbs", "set_verbs", "zoo_verbs", "demo_verb")
+VERB_MODULES = (demo_verb, recipe_verbs, train_verb, talk_verbs, set_verbs, zoo_verbs)  # in the order of --help
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException; its module depends on typer's version
 EXIT_USER_ERROR = 2
 
@@ -87,13 +87,7 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    for name in VERB_MODULES:
-        try:
-            module = importlib.import_module(f"ultrafuser.cli.{name}")
-        except ModuleNotFoundError as error:
-            if error.name != f"ultrafuser.cli.{name}":
-                raise
-            continue
+    for module in VERB_MODULES:
         module.register(app)
     return app
 
