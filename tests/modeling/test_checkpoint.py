@@ -335,15 +335,21 @@ def test_card_of_a_trained_gate_with_its_recipe(fused_model, tiny_tokenizer, spe
         del folder
     fused_model.config.gate_training = {
         "trained": True,
-        "stages": [{"name": "warm-up", "train": "gate", "steps": 400}, {"name": "both", "train": "all", "steps": 20}],
-        "data": {"text": ["/data/secret/train.jsonl"], "code": "150 made examples"},
+        "stages": [
+            {"name": "warm-up", "train": "gate", "steps": 400},
+            {"name": "both", "train": "all", "steps": 20, "examples_per_category": 8, "learning_rate": 1e-3},
+        ],
+        "data": {"text": ["/data/secret/train.jsonl"], "code": {"examples": 150, "response_tokens": 9000}},
     }
     save_fused(fused_model, tiny_tokenizer, tmp_path / "a", recipe_yaml=RECIPE)
     _, body = _card(tmp_path / "a")
     assert "The gate is trained" in body
     assert "warm-up: 400 steps, the gate alone learned" in body
-    assert "both: 20 steps, gate and specialists learned" in body
-    assert "code: 150 made examples; text: train.jsonl" in body
+    assert (
+        "both: 20 steps, gate and specialists learned, 8 examples of each category per step, learning rate 0.001"
+        in body
+    )
+    assert "code: 150 examples (9000 response tokens); text: train.jsonl" in body
     recipe = yaml.safe_load(body.split("```yaml\n")[1].split("```")[0])
     assert recipe["specialists"]["text"]["source"] == "text"
     assert recipe["specialists"]["code"]["source"] == "owner/code-model"

@@ -74,10 +74,7 @@ def _training(config: UltraFuserConfig) -> str:
         return UNTRAINED.format(seed=config.gate["seed"])
     lines = ["The gate is trained."]
     for number, stage in enumerate(told.get("stages") or [], start=1):
-        name = stage.get("name") or f"stage {number}"
-        learns = {"gate": "the gate alone", "all": "gate and specialists", "specialists": "the specialists alone"}
-        what = learns.get(str(stage.get("train")), "the gate")
-        lines.append(f"- {name}: {stage.get('steps', 'an unknown number of')} steps, {what} learned")
+        lines.append(f"- {stage.get('name') or f'stage {number}'}: {_stage(stage)}")
     if told.get("data"):
         lines.append(f"\nTrained on: {_flat(told['data'])}.")
     for change in told.get("changes") or []:
@@ -85,7 +82,19 @@ def _training(config: UltraFuserConfig) -> str:
     return "\n".join(lines)
 
 
+def _stage(stage: dict[str, Any]) -> str:
+    learns = {"gate": "the gate alone", "all": "gate and specialists", "specialists": "the specialists alone"}
+    text = (
+        f"{stage.get('steps', 'an unknown number of')} steps, {learns.get(str(stage.get('train')), 'the gate')} learned"
+    )
+    if stage.get("examples_per_category"):
+        text += f", {stage['examples_per_category']} examples of each category per step"
+    return text + (f", learning rate {stage['learning_rate']:g}" if stage.get("learning_rate") else "")
+
+
 def _flat(value: Any) -> str:
+    if isinstance(value, dict) and set(value) == {"examples", "response_tokens"}:
+        return f"{value['examples']} examples ({value['response_tokens']} response tokens)"
     if isinstance(value, dict):
         return "; ".join(f"{key}: {_flat(value[key])}" for key in sorted(value))
     return ", ".join(_flat(item) for item in value) if isinstance(value, list) else str(value)

@@ -6,17 +6,13 @@ import torch
 from transformers.generation.configuration_utils import GenerationConfig
 
 from ultrafuser.modeling.cache import SpecialistCache
+from ultrafuser.modeling.parts import FusedParts
 
 CACHES = (None, "dynamic", "offloaded")
 
 
-class FusedGenerationMixin:
+class FusedGenerationMixin(FusedParts):
     """Overrides of `GenerationMixin`: the specialists' own prompts, their caches, and forced gate weights."""
-
-    @property
-    def specialists(self) -> list[Any]:
-        """All specialists in order."""
-        raise NotImplementedError
 
     def generate(self, inputs: torch.Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         """As in Transformers; with `prompt_ids` and `prompt_mask` each specialist starts from its own prompt.

@@ -13,13 +13,12 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_utils import slice_logits_to_keep
 
-from ultrafuser.lookup import did_you_mean
 from ultrafuser.modeling import assemble, checkpoint
 from ultrafuser.modeling.cache import SpecialistCache
 from ultrafuser.modeling.configuration import UltraFuserConfig
 from ultrafuser.modeling.decoding import FusedGenerationMixin
 from ultrafuser.modeling.gate import Gate, build_gate, normalise
-from ultrafuser.modeling.head import Head, build_head, fused_logits
+from ultrafuser.modeling.head import fused_logits
 from ultrafuser.modeling.inputs import (
     IGNORED,
     Columns,
@@ -28,7 +27,6 @@ from ultrafuser.modeling.inputs import (
     check_responses,
     forced_weights,
     own_columns,
-    pad_prompts,
     spread,
 )
 from ultrafuser.modeling.loss import response_loss
@@ -39,7 +37,7 @@ from ultrafuser.modeling.registration import register
 _HARMLESS = frozenset({"return_dict", "output_attentions", "category", "token_type_ids"})
 
 
-class UltraFuserForCausalLM(PreTrainedModel, FusedGenerationMixin, GenerationMixin):
+class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMixin):
     """n specialists and a gate as one Transformers causal LM.
 
     Made by `from_specialists` or `from_pretrained`. `forward` has two forms, see there.
@@ -84,55 +82,6 @@ class UltraFuserForCausalLM(PreTrainedModel, FusedGenerationMixin, GenerationMix
     @classmethod
     def _can_set_attn_implementation(cls) -> bool:
         return True  # handed on to the specialists, each of which checks for itself
-
-    # ---- parts ----
-
-    @property
-    def n_specialists(self) -> int:
-        """How many specialists there are."""
-        return self.config.n_specialists
-
-    @property
-    def gate_is_trained(self) -> bool:
-        """False while the gate still holds the random weights drawn from its seed."""
-        return bool(self.config.gate_training.get("trained"))
-
-    def specialist(self, which: int | str) -> PreTrainedModel:
-        """The specialist at an index or of a name. Raises ValueError where there is none."""
-        names = self.config.specialist_names
-        if isinstance(which, str) and which not in names:
-            raise ValueError(f"specialist: {which!r} is not one of {', '.join(names)}{did_you_mean(which, names)}")
-        index = names.index(which) if isinstance(which, str) else which
-        if not -len(names) <= index < len(names):
-            raise ValueError(f"specialist: index {index} is out of range; there are {len(names)}")
-        return getattr(self, f"specialist{index % len(names)}")
-
-    @property
-    def specialists(self) -> list[PreTrainedModel]:
-        """All specialists in order."""
-        return [getattr(self, f"specialist{j}") for j in range(self.n_specialists)]
-
-    @property
-    def heads(self) -> list[Head]:
-        """Each specialist's output head."""
-        return [build_head(specialist, self.config.vocab_size) for specialist in self.specialists]
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The first specialist's input embeddings: the fused model has none of its own."""
-        return self.specialist0.get_input_embeddings()
-
-    def get_output_embeddings(self) -> None:
-        """None: the fused head is made of the specialists' heads."""
-
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """Not supported: resize each specialist before fusing."""
-        raise ValueError("resize_token_embeddings: resize each specialist to the same vocabulary, then fuse them")
-
-    def prepare_prompts(self, examples: Sequence[Sequence[Sequence[int]]]) -> dict[str, torch.Tensor]:
-        """Left-pad prompts given as [example][specialist][ids]: keyword arguments for `forward` and `generate`."""
-        pad = self.config.pad_token_id
-        padded = pad_prompts(examples, self.n_specialists, 0 if pad is None else pad)
-        return {name: tensor.to(self.device) for name, tensor in padded.items()}
 
     # ---- forward ----
 
@@ -184,21 +133,22 @@ class UltraFuserForCausalLM(PreTrainedModel, FusedGenerationMixin, GenerationMix
             return self._respond(form, targets, gate_weights, bool(return_logits), num_items_in_batch, wants_hidden)
         assert input_ids is not None
         check_prompts(input_ids, prompt_ids, prompt_mask, self.n_specialists)
-        cache = self._cache(past_key_values, use_cache, labels is not None or shift_labels is not None)
+        learning = labels is not None or shift_labels is not None
+        cache = self._cache(past_key_values, use_cache, learning)
         if prompt_ids is None or prompt_mask is None:
             views = [Columns(input_ids, attention_mask, position_ids)] * self.n_specialists
         else:
             past = 0 if cache is None else cache.get_seq_length()
             views = own_columns(input_ids, attention_mask, prompt_ids, prompt_mask, past)
         hidden = [self._read(j, view, None if cache is None else cache.caches[j]) for j, view in enumerate(views)]
-        if labels is not None and shift_labels is None:
-            shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
-        if shift_labels is None:
+        if not learning:
             gate_weights = _keep_columns(gate_weights, logits_to_keep, input_ids.shape[1])
             hidden = [slice_logits_to_keep(states, logits_to_keep) for states in hidden]
         output = self._fuse(hidden, gate_weights, return_logits is not False)
         output.past_key_values = cache
         output.hidden_states = tuple(hidden) if wants_hidden else None
+        if labels is not None and shift_labels is None:
+            shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
         if shift_labels is not None:
             self._add_loss(output, hidden, shift_labels, num_items_in_batch)
         return output

@@ -1,0 +1,69 @@
+"""Getting at the parts of a fused model: its specialists, their heads, padded prompts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ultrafuser.lookup import did_you_mean
+from ultrafuser.modeling.configuration import UltraFuserConfig
+from ultrafuser.modeling.head import Head, build_head
+from ultrafuser.modeling.inputs import pad_prompts
+
+
+class FusedParts:
+    """Mixed into the fused model: everything that is looked up rather than computed."""
+
+    config: UltraFuserConfig
+    device: torch.device
+
+    @property
+    def n_specialists(self) -> int:
+        """How many specialists there are."""
+        return self.config.n_specialists
+
+    @property
+    def gate_is_trained(self) -> bool:
+        """False while the gate still holds the random weights drawn from its seed."""
+        return bool(self.config.gate_training.get("trained"))
+
+    def specialist(self, which: int | str) -> PreTrainedModel:
+        """The specialist at an index or of a name. Raises ValueError where there is none."""
+        names = self.config.specialist_names
+        if isinstance(which, str) and which not in names:
+            raise ValueError(f"specialist: {which!r} is not one of {', '.join(names)}{did_you_mean(which, names)}")
+        index = names.index(which) if isinstance(which, str) else which
+        if not -len(names) <= index < len(names):
+            raise ValueError(f"specialist: index {index} is out of range; there are {len(names)}")
+        return getattr(self, f"specialist{index % len(names)}")
+
+    @property
+    def specialists(self) -> list[PreTrainedModel]:
+        """All specialists in order."""
+        return [getattr(self, f"specialist{j}") for j in range(self.n_specialists)]
+
+    @property
+    def heads(self) -> list[Head]:
+        """Each specialist's output head."""
+        vocabulary = self.config.vocab_size
+        assert vocabulary is not None
+        return [build_head(specialist, vocabulary) for specialist in self.specialists]
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The first specialist's input embeddings: the fused model has none of its own."""
+        return self.specialist(0).get_input_embeddings()
+
+    def get_output_embeddings(self) -> None:
+        """None: the fused head is made of the specialists' heads."""
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """Not supported: resize each specialist before fusing."""
+        raise ValueError("resize_token_embeddings: resize each specialist to the same vocabulary, then fuse them")
+
+    def prepare_prompts(self, examples: Sequence[Sequence[Sequence[int]]]) -> dict[str, torch.Tensor]:
+        """Left-pad prompts given as [example][specialist][ids]: keyword arguments for `forward` and `generate`."""
+        pad = self.config.pad_token_id
+        padded = pad_prompts(examples, self.n_specialists, 0 if pad is None else pad)
+        return {name: tensor.to(self.device) for name, tensor in padded.items()}
