@@ -175,11 +175,12 @@ def test_a_template_without_generation_prompt_gets_the_header_of_its_answers() -
     ]
 
 
-def test_white_space_between_prompt_and_answer_belongs_to_the_answer_as_served() -> None:
+@pytest.mark.parametrize("space", [" ", "\\n"])
+def test_white_space_around_an_answer_is_left_to_the_answer(space: str) -> None:
     source = (
         "{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}"
-        "{% else %}{{ ' ' + m.content + ' ' + eos_token }}{% endif %}{% endfor %}"
-    )
+        "{% else %}{{ ' ' + m.content + 'SPACE' + eos_token }}{% endif %}{% endfor %}"
+    ).replace("SPACE", space)
     assert prefixes(source, HISTORY, special_tokens=SPECIAL) == ["[INST] first [/INST]", "[INST] second [/INST]"]
 
 

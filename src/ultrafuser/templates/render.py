@@ -177,8 +177,8 @@ def _last_piece(
             )
     piece = rendered.rpartition(placeholder.format(k - 1))[2] if k else rendered
     eos = special_tokens.get("eos_token") or ""
-    if k and eos and piece.lstrip(" ").startswith(eos):
-        piece = piece.lstrip(" ")[len(eos) :]
+    if k and eos and piece.lstrip().startswith(eos):
+        piece = piece.lstrip().removeprefix(eos)
     return piece
 
 
