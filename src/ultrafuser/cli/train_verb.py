@@ -147,9 +147,9 @@ def show(console: Console, result: RecipeResult) -> None:
         console.print(_loss_table(stages))
     weights = result.heldout_gate_weights or stages[-1].gate_weights
     if weights and len(result.specialists) > 1:
-        console.print(
-            _weight_table(weights, result.specialists, "held-out" if result.heldout_gate_weights else "validation")
-        )
+        data = "held-out" if result.heldout_gate_weights else "validation" if stages[-1].after else "last training"
+        console.print(f"\nmean gate weights on the {data} data", style="bold")
+        console.print(_weight_table(weights, result.specialists))
     if result.heldout:
         console.print("\nheld-out loss (nats per response token)", style="bold")
         console.print(_heldout_table(result.heldout))

@@ -73,37 +73,39 @@ class ResponseDataset:
         max_length: int | None = None,
         on_too_long: Literal["drop", "error"] = "drop",
         categories: Sequence[str] | None = None,
+        part: str = "",
         progress: Callable[[int, int], None] | None = None,
     ) -> ResponseDataset:
         """Encodes every conversation; `templates` are Jinja sources, one per specialist.
 
         A conversation over `max_length` tokens is dropped and counted, or an error, as `on_too_long` says: its answer
-        is never cut. `categories` fixes the order of the categories (default: as they come). Raises ValueError when
-        nothing is left, or nothing of a category.
+        is never cut. `categories` fixes the order of the categories (default: as they come), `part` ("validation") is
+        named in errors. Raises ValueError when nothing is left, or nothing of a category.
         """
         if on_too_long not in ("drop", "error"):
             raise ValueError(f"on_too_long: {on_too_long!r} is not one of drop, error")
+        suffix = f".{part}" if part else ""
         names = list(categories) if categories is not None else list(dict.fromkeys(c.category for c in conversations))
         index = {name: place for place, name in enumerate(names)}
         examples, dropped, longest = [], Counter[str](), Counter[str]()
         for done, conversation in enumerate(conversations):
             name = conversation.category
             if name not in index:
-                raise ValueError(f"data.{name}: not one of the categories {', '.join(names)}")
+                raise ValueError(f"data.{name}{suffix}: not one of the categories {', '.join(names)}")
             try:
                 encoded = encode_conversation(conversation.messages, templates, tokenizer, max_length=max_length)
                 examples.append(_example(conversation, index[name], encoded))
             except TooLong as error:
                 if on_too_long == "error":
-                    raise ValueError(f"data.{name}: conversation {conversation.id}: {error}") from None
+                    raise ValueError(f"data.{name}{suffix}: conversation {conversation.id}: {error}") from None
                 dropped[name] += 1
                 longest[name] = max(longest[name], error.length)
             except ValueError as error:
-                raise ValueError(f"data.{name}: conversation {conversation.id}: {error}") from None
+                raise ValueError(f"data.{name}{suffix}: conversation {conversation.id}: {error}") from None
             if progress is not None:
                 progress(done + 1, len(conversations))
         found = cls(examples, names, n_specialists=len(templates), max_length=max_length, dropped=dict(dropped))
-        found._refuse_empty(longest)
+        found._refuse_empty(longest, suffix)
         return found
 
     def __len__(self) -> int:
@@ -143,7 +145,7 @@ class ResponseDataset:
                 digest.update(turn.tobytes())
         return digest.hexdigest()
 
-    def _refuse_empty(self, longest: Counter[str]) -> None:
+    def _refuse_empty(self, longest: Counter[str], suffix: str) -> None:
         if not self.categories:
             raise ValueError("data: no category is named; give at least one with its files")
         for name, count in self.counts().items():
@@ -151,10 +153,10 @@ class ResponseDataset:
                 continue
             if self.dropped[name]:
                 raise ValueError(
-                    f"data.{name}: all {self.dropped[name]} conversations are longer than max_length {self.max_length} "
+                    f"data.{name}{suffix}: all {self.dropped[name]} conversations are longer than max_length {self.max_length} "
                     f"(the longest takes {longest[name]} tokens); raise max_length or give shorter ones"
                 )
-            raise ValueError(f"data.{name}: no conversation; give files that hold some or remove the category")
+            raise ValueError(f"data.{name}{suffix}: no conversation; give files that hold some or remove the category")
 
 
 def _example(conversation: Conversation, category: int, encoded: Encoded) -> Example:

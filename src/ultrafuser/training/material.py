@@ -77,6 +77,7 @@ def load_material(recipe: Recipe, templates: list[str], tokenizer: Any, resolve_
             max_length=recipe.max_length,
             on_too_long=recipe.on_too_long if part == "train" else "drop",
             categories=list(found),
+            part=part,
         )
 
     train = encoded("train")

@@ -62,7 +62,7 @@ def train_recipe(
     files; `say` is told what is being done. Raises as `run_stages` does.
     """
     started, output = time.perf_counter(), Path(recipe.output)
-    overwrite = overwrite or is_unfinished(output)
+    going_on = is_unfinished(output)
     say("opening the specialists")
     model, tokenizer = build_model(recipe, resolve)
     say("reading and encoding the data")
@@ -96,7 +96,7 @@ def train_recipe(
         found.heldout_gate_weights = fused.mean_weights()
     if PartialState().is_main_process:
         say(f"saving to {output}")
-        save_fused(model, tokenizer, output, overwrite=overwrite, recipe_yaml=recipe.dump_yaml(public=True))
+        save_fused(model, tokenizer, output, overwrite=overwrite or going_on, recipe_yaml=recipe.dump_yaml(public=True))
         finish_run(output)
     PartialState().wait_for_everyone()
     found.seconds = round(time.perf_counter() - started, 2)
