@@ -130,6 +130,8 @@ def test_unknown_treatment_of_logits_is_refused():
     model.__class__ = Twisted
     with pytest.raises(ValueError, match=r"specialists\.a: Twisted computes its logits in a way that is not supported"):
         check_head(model, "specialists.a")
+    with pytest.raises(ValueError, match=r"specialists\.odd: Twisted computes"):
+        UltraFuserForCausalLM.from_specialists({"odd": model})
 
 
 def test_model_without_a_standard_cache_is_refused():

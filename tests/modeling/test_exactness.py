@@ -243,6 +243,25 @@ def test_uniform_weights_in_every_shape(fused_model, unequal_prompts, shape):
     assert output.gate_weights[batch["labels"] != -100].unique().tolist() == pytest.approx([1 / 3])
 
 
+def test_forced_weights_of_each_position_stay_at_their_position(fused_model, unequal_prompts):
+    batch = _training_batch(unequal_prompts, ANSWERS)
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randint(0, 3, (3, 5), generator=generator)
+    one_hot = torch.nn.functional.one_hot(chosen, 3).float()
+    output = fused_model(**batch, gate_weights=one_hot, return_logits=True)
+    alone = [fused_model(**batch, gate_weights=list(row), return_logits=True).logits for row in torch.eye(3).tolist()]
+    for i, answer in enumerate(ANSWERS):
+        for r in range(len(answer)):
+            assert torch.allclose(output.logits[i, r], alone[chosen[i, r]][i, r], atol=1e-5)
+    inputs = fused_model.prepare_prompts(unequal_prompts)
+    P = inputs["input_ids"].shape[1]
+    chosen = torch.nn.functional.one_hot(torch.randint(0, 3, (3, P), generator=generator), 3).float()
+    whole = fused_model(**inputs, gate_weights=chosen)
+    last = fused_model(**inputs, gate_weights=chosen, logits_to_keep=2)
+    assert torch.equal(whole.gate_weights, chosen)
+    assert torch.allclose(last.logits, whole.logits[:, -2:], atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [

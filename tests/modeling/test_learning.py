@@ -55,13 +55,21 @@ def test_frozen_specialists_keep_no_graph_and_get_no_gradient(fused_model, batch
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = fused_model(**batch)
+        output = fused_model(**batch, output_hidden_states=True)
+    assert not any(states.requires_grad for states in output.hidden_states)
     M, N, V = int((batch["labels"] != -100).sum()), 3, fused_model.config.vocab_size
     assert max(saved) <= M * N * 512  # the gate's own layer is the largest; nothing of size V
     assert sum(saved) < M * N * V * 8
     output.loss.backward()
     with_gradient = {name for name, p in fused_model.named_parameters() if p.grad is not None}
     assert with_gradient == {"gate.inner.weight", "gate.inner.bias", "gate.outer.weight"}
+
+
+def test_no_graph_is_built_where_gradients_are_off(fused_model, batch):
+    with torch.no_grad():
+        output = fused_model(**batch, return_logits=True, output_hidden_states=True)
+    for tensor in (output.loss, output.logits, output.gate_weights, *output.hidden_states):
+        assert not tensor.requires_grad
 
 
 def test_gate_gradient_is_the_same_whether_or_not_specialists_learn_too(fused_model, batch):
