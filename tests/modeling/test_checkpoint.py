@@ -133,6 +133,18 @@ print(type(model).__name__, model.generate(ids["input_ids"], max_new_tokens=4, d
     assert run.stdout.split("\n")[0] == f"UltraFuserForCausalLM {expected}", run.stderr
 
 
+def test_device_map_and_auto_class_from_configuration(fused_model, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    for gate_only in (False, True):
+        fused_model.save_pretrained(tmp_path / str(gate_only), gate_only=gate_only)
+        _same(fused_model, _load(tmp_path / str(gate_only), device_map={"": "cpu"}))
+        again = AutoModelForCausalLM.from_pretrained(tmp_path / str(gate_only))
+        assert type(again) is UltraFuserForCausalLM
+        _same(fused_model, again)
+    assert type(AutoModelForCausalLM.from_config(fused_model.config)) is UltraFuserForCausalLM
+
+
 # ---- the gate's first weights ----
 
 

@@ -210,6 +210,42 @@ def test_padded_rows_never_appear(make_llama, tmp_path):
     assert torch.allclose(loss, model(input_ids=ids, labels=ids).loss, atol=1e-6)
 
 
+def test_padding_is_read_off_the_tokenizers(make_specialist_folder, tiny_tokenizer, tmp_path):
+    real = len(tiny_tokenizer)
+    folders = {n: make_specialist_folder(tmp_path / n, k, vocab=real + 4 * k) for k, n in enumerate("abc")}
+    model = UltraFuserForCausalLM.from_specialists(folders)
+    assert model.config.vocab_size == real
+    assert UltraFuserForCausalLM.from_specialists({"c": folders["c"]}).config.vocab_size == real
+    small = make_specialist_folder(tmp_path / "small", 9, vocab=real - 1)
+    with pytest.raises(ValueError, match=rf"vocab_size: {real} tokens, but the .* a {real}, small {real - 1} rows"):
+        _fuse(a=folders["a"], small=small)
+
+
+def test_tokenizer_of_equal_size_with_other_tokens_is_refused(specialist_folders, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(specialist_folders["code"], other)
+    fields = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = fields["model"]["vocab"]
+    a, b = (token for token, index in vocabulary.items() if index in (50, 51))
+    vocabulary[a], vocabulary[b] = vocabulary[b], vocabulary[a]
+    (other / "tokenizer.json").write_text(json.dumps(fields))
+    message = (
+        r"specialists\.odd: its tokenizer is not that of text \(300 and 300 tokens, 2 ids differ; the first is 50:"
+    )
+    with pytest.raises(ValueError, match=message):
+        _fuse(text=specialist_folders["text"], odd=other)
+    from ultrafuser.modeling import add_specialist
+
+    with pytest.raises(ValueError, match=message):
+        add_specialist(_fuse(text=specialist_folders["text"]), "odd", other)
+
+
+def test_a_fused_model_is_no_specialist(fused_model, tmp_path):
+    fused_model.save_pretrained(tmp_path / "fused")
+    with pytest.raises(ValueError, match=r"specialists\.a: is itself a fused model"):
+        _fuse(a=tmp_path / "fused")
+
+
 def test_number_formats_are_brought_together_with_a_warning(make_specialist_folder, tmp_path):
     a = make_specialist_folder(tmp_path / "a", 1, dtype=torch.bfloat16)
     b = make_specialist_folder(tmp_path / "b", 2)

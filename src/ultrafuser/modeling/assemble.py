@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from ultrafuser.lookup import lookup
@@ -15,6 +15,7 @@ from ultrafuser.modeling.configuration import UltraFuserConfig
 from ultrafuser.modeling.fusion import FUSION_RULES
 from ultrafuser.modeling.head import check_head
 from ultrafuser.modeling.specialists import Origin, check_causal, describe, licence_of, open_specialist
+from ultrafuser.modeling.vocabulary import check_tokens, common_vocabulary, tokenizer_of
 from ultrafuser.templates import load_template
 
 if TYPE_CHECKING:
@@ -70,25 +71,6 @@ def _one_dtype(opened: dict[str, PreTrainedModel], dtype: torch.dtype | str | No
     return {name: model if model.dtype == target else model.to(target) for name, model in opened.items()}
 
 
-def check_vocabularies(opened: Mapping[str, PreTrainedModel], vocab_size: int | None) -> int:
-    """The common vocabulary size. Raises ValueError where the heads differ and no `vocab_size` settles it."""
-    rows = {name: model.get_output_embeddings().weight.shape[0] for name, model in opened.items()}
-    shown = ", ".join(f"{name} {count}" for name, count in rows.items())
-    if vocab_size is None:
-        if len(set(rows.values())) > 1:
-            raise ValueError(
-                f"specialists: vocabulary sizes differ ({shown}); specialists must share one tokenizer. If they do and "
-                "their tables are only padded differently, pass vocab_size, the number of tokens of the tokenizer"
-            )
-        return next(iter(rows.values()))
-    if not 0 < vocab_size <= min(rows.values()):
-        raise ValueError(
-            f"vocab_size: {vocab_size} tokens, but the specialists' heads have {shown} rows; give the number of tokens "
-            "of the shared tokenizer, at most the smallest head"
-        )
-    return vocab_size
-
-
 def check_fusion(fusion: str | Mapping[str, Any], n: int) -> dict[str, Any]:
     """The fusion settings with defaults. Raises ValueError for an unknown rule or option, or top_k out of range."""
     settings: dict[str, Any] = {"rule": "logits", "top_k": None} | (
@@ -108,7 +90,7 @@ def check_fusion(fusion: str | Mapping[str, Any], n: int) -> dict[str, Any]:
 
 def find_templates(
     names: Sequence[str],
-    opened: Mapping[str, PreTrainedModel],
+    tokenizers: Mapping[str, Any],
     templates: Mapping[str, str | None] | Sequence[str | None] | None,
 ) -> list[str]:
     """Jinja source for each specialist; "" where none is named and its folder has none of its own."""
@@ -125,23 +107,12 @@ def find_templates(
         wanted = dict(zip(names, templates, strict=True))
     found = []
     for name in names:
-        spec, origin = wanted.get(name), getattr(opened[name], "ultrafuser_origin", None)
-        tokenizer = _tokenizer(origin) if spec in (None, "own") else None
+        spec, tokenizer = wanted.get(name), tokenizers.get(name)
         if spec is None and not getattr(tokenizer, "chat_template", None):
             found.append("")
         else:
             found.append(load_template(spec, tokenizer, field=f"specialists.{name}.template") if spec != "" else "")
     return found
-
-
-def _tokenizer(origin: Origin | None) -> Any:
-    """The tokenizer beside a specialist's weights, or None where there is none."""
-    if origin is None or not any(origin.folder.glob("tokenizer*")):
-        return None
-    try:
-        return AutoTokenizer.from_pretrained(origin.folder, trust_remote_code=False)
-    except (ValueError, OSError, KeyError, ImportError):
-        return None
 
 
 def provenance(specialist: PreTrainedModel) -> dict[str, Any]:
@@ -184,14 +155,16 @@ def assemble(
     settings = check_fusion(fusion, len(sources))
     opened = open_all(sources, revisions or {}, dtype)
     names = list(opened)
+    tokenizers = {name: tokenizer for name in names if (tokenizer := tokenizer_of(opened[name])) is not None}
+    check_tokens(tokenizers)
     config = UltraFuserConfig(
         specialists=[describe(specialist) for specialist in opened.values()],
         specialist_names=names,
-        templates=find_templates(names, opened, templates),
+        templates=find_templates(names, tokenizers, templates),
         sources=[provenance(specialist) for specialist in opened.values()],
         gate=({"type": gate} if isinstance(gate, str) else dict(gate)) | {"seed": seed},
         fusion=settings,
-        vocab_size=check_vocabularies(opened, vocab_size),
+        vocab_size=common_vocabulary(opened, tokenizers, vocab_size),
         dtype=opened[names[0]].dtype,
         **token_ids(opened[names[0]]),
     )

@@ -1,13 +1,14 @@
 """Adding a specialist to a fused model, and taking one away."""
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ultrafuser.modeling import assemble
 from ultrafuser.modeling.gate import ConstantGate
 from ultrafuser.modeling.specialists import describe
+from ultrafuser.modeling.vocabulary import check_tokens, tokenizer_of
 
 if TYPE_CHECKING:
     from ultrafuser.modeling.configuration import UltraFuserConfig
@@ -34,6 +35,9 @@ def add_specialist(
         raise ValueError(f"specialists.{name}: there is a specialist of this name already; choose another name")
     revisions = {} if revision is None else {name: revision}
     opened = assemble.open_all({name: source}, revisions, model.dtype)
+    tokenizer = tokenizer_of(opened[name])
+    tokenizers = {} if tokenizer is None else {name: tokenizer}
+    check_tokens(_first_tokenizer(model) | tokenizers)
     vocabulary = model.config.vocab_size
     rows = opened[name].get_output_embeddings().weight.shape[0]
     known = {specialist.get_output_embeddings().weight.shape[0] for specialist in model.specialists}
@@ -45,9 +49,18 @@ def add_specialist(
     config = copy.deepcopy(model.config)
     config.specialists.append(describe(opened[name]))
     config.specialist_names.append(name)
-    config.templates.extend(assemble.find_templates([name], opened, {name: template}))
+    config.templates.extend(assemble.find_templates([name], tokenizers, {name: template}))
     config.sources.append(assemble.provenance(opened[name]))
     return _rejoin(model, config, [*range(model.n_specialists), None], opened[name].to(model.device), f"{name} added")
+
+
+def _first_tokenizer(model: "UltraFuserForCausalLM") -> dict[str, Any]:
+    """The tokenizer of the first specialist whose folder is known."""
+    for name, specialist in zip(model.config.specialist_names, model.specialists, strict=True):
+        tokenizer = tokenizer_of(specialist)
+        if tokenizer is not None:
+            return {name: tokenizer}
+    return {}
 
 
 def remove_specialist(model: "UltraFuserForCausalLM", name: str) -> "UltraFuserForCausalLM":

@@ -109,6 +109,8 @@ def check_causal(config: PreTrainedConfig, field: str) -> None:
     causal = any(name in names for name in architectures)
     causal = causal and not encoder and not getattr(config, "is_encoder_decoder", False)
     found = architectures[0] if architectures else config.model_type
+    if config.model_type == "ultrafuser":
+        raise ValueError(f"{field}: is itself a fused model; fuse its specialists, or add to it with `ultrafuser add`")
     if not causal:
         raise ValueError(
             f"{field}: {found!r} is not a causal language model; a specialist must generate text left to right with "
