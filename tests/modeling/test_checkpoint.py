@@ -283,6 +283,18 @@ def test_too_little_space_is_seen_before_anything_is_written(fused_model, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_leftovers_of_a_killed_save_are_swept_away(fused_model, tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    leftover = tmp_path / f".out.{dead.pid}.partial"
+    leftover.mkdir()
+    (leftover / "model.safetensors").write_text("half")
+    alive = tmp_path / f".out.{os.getppid()}.partial"
+    alive.mkdir()
+    fused_model.save_pretrained(tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [alive.name, "out"]
+
+
 def test_output_that_holds_a_model_is_refused_without_overwrite(fused_model, tiny_tokenizer, tmp_path):
     target = tmp_path / "out"
     (target / "logs").mkdir(parents=True)

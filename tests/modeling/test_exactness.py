@@ -318,6 +318,21 @@ def test_wrong_training_inputs_are_named(fused_model, unequal_prompts, change, m
         fused_model(**(_training_batch(unequal_prompts, ANSWERS) | change))
 
 
+def test_labels_and_positions_out_of_range_are_named(fused_model, unequal_prompts):
+    batch = _training_batch(unequal_prompts, ANSWERS)
+    labels = batch["labels"].clone()
+    labels[1, 0] = 300
+    with pytest.raises(ValueError, match="labels: token ids 1 to 300, but the fused vocabulary has 300 tokens"):
+        fused_model(**(batch | {"labels": labels}))
+    ids = torch.tensor([[5, 6, 7]])
+    with pytest.raises(ValueError, match="labels: token ids -1 to 7"):
+        fused_model(input_ids=ids, labels=torch.tensor([[5, -1, 7]]))
+    index = batch["response_index"].clone()
+    index[1, 1, 0] = 8  # specialist 1 has 2 + 3 tokens in example 1
+    with pytest.raises(ValueError, match="response_index: points outside"):
+        fused_model(**(batch | {"response_index": index}))
+
+
 def test_left_padded_sequences_and_unknown_arguments_are_refused(fused_model, unequal_prompts):
     batch = _training_batch(unequal_prompts, ANSWERS)
     with pytest.raises(ValueError, match="padding must stand on the right"):

@@ -161,7 +161,19 @@ def check_responses(
     )
     rows_M = keep_BR.nonzero()[:, 0]
     index_MN = response_index.transpose(1, 2)[keep_BR]
+    ends_MN = T if sequence_mask is None else sequence_mask.sum(dim=-1)[rows_M]
+    if bool(((index_MN < 0) | (index_MN >= ends_MN)).any()):
+        raise ValueError("response_index: points outside a specialist's own sequence (padding not counted)")
     return Responses(sequence_ids, lengths, keep_BR, rows_M, index_MN)
+
+
+def check_labels(labels_M: torch.Tensor, vocab_size: int) -> None:
+    """Raise ValueError where a label is no token of the fused vocabulary (on a GPU it would end the process)."""
+    if labels_M.numel() and not 0 <= int(labels_M.min()) <= int(labels_M.max()) < vocab_size:
+        raise ValueError(
+            f"labels: token ids {int(labels_M.min())} to {int(labels_M.max())}, but the fused vocabulary has "
+            f"{vocab_size} tokens; encode with the specialists' shared tokenizer, and mark padding with -100"
+        )
 
 
 def forced_weights(given: Any, shape: torch.Size, n: int, device: torch.device) -> torch.Tensor:

@@ -23,6 +23,7 @@ from ultrafuser.modeling.inputs import (
     IGNORED,
     Columns,
     Responses,
+    check_labels,
     check_prompts,
     check_responses,
     forced_weights,
@@ -194,13 +195,16 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
     ) -> None:
         """Loss at every column whose label is not -100, from the logits where they exist already."""
         keep = labels != IGNORED
+        labels_M, heads = labels[keep], self.heads
+        check_labels(labels_M, heads[0].vocab_size)
         assert output.gate_weights is not None
         if output.logits is not None:
-            loss_M = nn.functional.cross_entropy(output.logits[keep], labels[keep], reduction="none")
+            logits = output.logits[keep.to(output.logits.device)]
+            loss_M = nn.functional.cross_entropy(logits, labels_M.to(logits.device), reduction="none")
         else:
-            rows = [states[keep] for states in hidden]
-            rule = self.config.fusion["rule"]
-            loss_M = response_loss(output.gate_weights[keep], rows, self.heads, rule, labels[keep])
+            rows = [states[keep.to(states.device)] for states in hidden]
+            weights = output.gate_weights[keep.to(output.gate_weights.device)]
+            loss_M = response_loss(weights, rows, heads, self.config.fusion["rule"], labels_M)
         output.token_loss = spread(loss_M, keep)
         output.loss = _mean(loss_M, items)
 
@@ -222,7 +226,9 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
         heads, rule = self.heads, self.config.fusion["rule"]
         output = UltraFuserOutput(gate_weights=form.spread(weights))
         if labels is not None:
-            loss_M = response_loss(weights, hidden, heads, rule, labels[form.keep])
+            labels_M = labels[form.keep]
+            check_labels(labels_M, heads[0].vocab_size)
+            loss_M = response_loss(weights, hidden, heads, rule, labels_M)
             output.loss, output.token_loss = _mean(loss_M, items), form.spread(loss_M)
         if with_logits:
             output.logits = form.spread(fused_logits(weights, hidden, heads, rule))

@@ -33,15 +33,17 @@ def staged(directory: str | os.PathLike, needed_bytes: int = 0) -> Iterator[Path
 
     Raises OSError with errno ENOSPC, in plain words, where the disk is or gets full; earlier files stay as they were.
     """
-    target = Path(directory)
+    target = Path(os.path.abspath(directory))
     if target.is_file():
         raise ValueError(f"output: {str(target)!r} is a file; give a folder")
     target.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(target.parent).free
+    # Inside a folder that exists: it may be a file system of its own, and renaming works within one only.
+    place = target if target.is_dir() else target.parent
+    free = shutil.disk_usage(place).free
     if free < needed_bytes:
         raise _full(target, needed_bytes, free)
-    temporary = target.parent / f".{target.name}.{os.getpid()}.partial"
-    shutil.rmtree(temporary, ignore_errors=True)
+    _sweep(place, target.name)
+    temporary = place / f".{target.name}.{os.getpid()}.partial"
     try:
         temporary.mkdir()
         yield temporary
@@ -49,10 +51,25 @@ def staged(directory: str | os.PathLike, needed_bytes: int = 0) -> Iterator[Path
     except (OSError, SafetensorError) as error:
         if getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in str(error):
             shutil.rmtree(temporary, ignore_errors=True)
-            raise _full(target, needed_bytes, shutil.disk_usage(target.parent).free) from error
+            raise _full(target, needed_bytes, shutil.disk_usage(place).free) from error
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sweep(place: Path, name: str) -> None:
+    """Remove what a process that was killed while saving left behind."""
+    for leftover in place.glob(f".{name}.*.partial"):
+        number = leftover.name.removesuffix(".partial").rpartition(".")[2]
+        try:
+            os.kill(int(number), 0)
+            alive = int(number) != os.getpid()
+        except (ValueError, ProcessLookupError):
+            alive = False
+        except PermissionError:
+            alive = True
+        if not alive:
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _full(target: Path, needed: int, free: int) -> OSError:
