@@ -350,7 +350,7 @@ def test_card_of_an_untrained_gate(fused_model, tmp_path):
     assert "seed 3" in body
     recipe = yaml.safe_load(body.split("```yaml\n")[1].split("```")[0])
     assert list(recipe["specialists"]) == ["text", "code", "math"]
-    assert recipe["gate"] == {"type": "token"}
+    assert recipe["gate"] == {"type": "token", "hidden_size": 512}
 
 
 def test_card_of_a_trained_gate_with_its_recipe(fused_model, tiny_tokenizer, specialist_folders, tmp_path):

@@ -13,6 +13,7 @@ from transformers.initialization import no_init_weights
 from ultrafuser.lookup import lookup
 from ultrafuser.modeling.configuration import UltraFuserConfig
 from ultrafuser.modeling.fusion import FUSION_RULES
+from ultrafuser.modeling.gate import gate_settings
 from ultrafuser.modeling.head import check_head
 from ultrafuser.modeling.specialists import Origin, check_causal, describe, licence_of, open_specialist
 from ultrafuser.modeling.vocabulary import check_tokens, common_vocabulary, tokenizer_of
@@ -162,7 +163,7 @@ def assemble(
         specialist_names=names,
         templates=find_templates(names, tokenizers, templates),
         sources=[provenance(specialist) for specialist in opened.values()],
-        gate=({"type": gate} if isinstance(gate, str) else dict(gate)) | {"seed": seed},
+        gate=gate_settings(gate, seed),
         fusion=settings,
         vocab_size=common_vocabulary(opened, tokenizers, vocab_size),
         dtype=opened[names[0]].dtype,

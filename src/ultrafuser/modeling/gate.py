@@ -12,6 +12,9 @@ from torch import nn
 from ultrafuser.lookup import did_you_mean, lookup
 from ultrafuser.modeling.numeric import at_least_float32
 
+HIDDEN_SIZE = 512
+"""Width of the paper's gate network."""
+
 
 def _seed_linear(layer: nn.Linear, generator: torch.Generator) -> None:
     """Uniform in +-1/sqrt(inputs), drawn on the CPU so that a seed gives the same weights on every device."""
@@ -57,7 +60,7 @@ class TokenGate(Gate):
     needs_equal_hidden_sizes = True
     serves_any_number = True
 
-    def __init__(self, hidden_sizes: Sequence[int], hidden_size: int = 512) -> None:
+    def __init__(self, hidden_sizes: Sequence[int], hidden_size: int = HIDDEN_SIZE) -> None:
         super().__init__(hidden_sizes)
         self.inner = nn.Linear(hidden_sizes[0], hidden_size)
         self.outer = nn.Linear(hidden_size, 1, bias=False)
@@ -77,7 +80,7 @@ class TokenGate(Gate):
 class JointGate(Gate):
     """One network that reads all hidden states together and gives N scalars (the appendix's other reading of g)."""
 
-    def __init__(self, hidden_sizes: Sequence[int], hidden_size: int = 512) -> None:
+    def __init__(self, hidden_sizes: Sequence[int], hidden_size: int = HIDDEN_SIZE) -> None:
         super().__init__(hidden_sizes)
         self.inner = nn.Linear(sum(hidden_sizes), hidden_size)
         self.outer = nn.Linear(hidden_size, len(hidden_sizes), bias=False)
@@ -117,6 +120,15 @@ GATE_OPTIONS: dict[str, frozenset[str]] = {
     "joint": frozenset({"hidden_size"}),
     "constant": frozenset(),
 }
+
+
+def gate_settings(gate: str | Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The gate's settings in full, as the configuration keeps them: a later default must not change a checkpoint."""
+    settings: dict[str, Any] = {"type": gate} if isinstance(gate, str) else dict(gate)
+    kind = settings.setdefault("type", "token")
+    if "hidden_size" in GATE_OPTIONS.get(kind, ()) and settings.get("hidden_size") is None:
+        settings["hidden_size"] = HIDDEN_SIZE
+    return settings | {"seed": seed}
 
 
 def build_gate(settings: Mapping[str, Any], hidden_sizes: Sequence[int]) -> Gate:
