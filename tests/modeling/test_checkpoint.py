@@ -14,7 +14,7 @@ import torch
 import yaml
 from safetensors import safe_open
 
-from ultrafuser.modeling import UltraFuserForCausalLM, checkpoint, content_hash, save_fused, storage
+from ultrafuser.modeling import GATES, UltraFuserForCausalLM, checkpoint, content_hash, save_fused, storage
 
 
 def _same(first, second) -> None:
@@ -37,7 +37,7 @@ def _load(folder, **options):
     return model
 
 
-@pytest.fixture(params=["token", "joint", "constant"])
+@pytest.fixture(params=list(GATES))
 def any_gate(request, specialist_folders, chat_templates):
     return UltraFuserForCausalLM.from_specialists(
         specialist_folders, templates=chat_templates, gate=request.param, seed=9

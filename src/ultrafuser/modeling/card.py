@@ -13,6 +13,21 @@ from ultrafuser.modeling.configuration import UltraFuserConfig
 UNTRAINED = "**The gate is untrained**: its weights are random, drawn from seed {seed}. Train it before use."
 
 
+class _Dumper(yaml.SafeDumper):
+    """Text of several lines as a block, as one would write it."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _yaml(value: Any) -> str:
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
 def publishable(value: Any) -> Any:
     """`value` with every local path in it, at any depth, cut to its last part."""
     if isinstance(value, dict):
@@ -33,7 +48,7 @@ def _is_local(text: str) -> bool:
 
 def publishable_recipe(recipe_yaml: str) -> str:
     """The recipe as YAML without local paths."""
-    return yaml.safe_dump(publishable(yaml.safe_load(recipe_yaml)), sort_keys=False, allow_unicode=True, width=120)
+    return _yaml(publishable(yaml.safe_load(recipe_yaml)))
 
 
 def _recipe(config: UltraFuserConfig) -> str:
@@ -49,7 +64,7 @@ def _recipe(config: UltraFuserConfig) -> str:
     stages = publishable(config.gate_training.get("stages") or [])
     recipe = {"specialists": specialists, "gate": gate, "fusion": dict(config.fusion), "seed": config.gate["seed"]}
     recipe |= {"stages": stages} if stages else {}
-    return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=120)
+    return _yaml(recipe)
 
 
 def _front(config: UltraFuserConfig, tags: Iterable[str]) -> str:
@@ -64,7 +79,7 @@ def _front(config: UltraFuserConfig, tags: Iterable[str]) -> str:
         fields["license"] = licences.pop()
     if bases:
         fields |= {"base_model": bases, "base_model_relation": "merge"}
-    return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---\n"
+    return f"---\n{_yaml(fields)}---\n"
 
 
 def _training(config: UltraFuserConfig) -> str:

@@ -3,6 +3,7 @@
 Legend: B batch, T time (any leading shape will do), N specialists, D hidden.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -115,18 +116,19 @@ class ConstantGate(Gate):
 
 
 GATES: dict[str, type[Gate]] = {"token": TokenGate, "joint": JointGate, "constant": ConstantGate}
-GATE_OPTIONS: dict[str, frozenset[str]] = {
-    "token": frozenset({"hidden_size"}),
-    "joint": frozenset({"hidden_size"}),
-    "constant": frozenset(),
-}
+
+
+def gate_options(kind: str) -> list[str]:
+    """Names of the options that a gate of the table takes."""
+    parameters = inspect.signature(lookup(GATES, kind, "gate.type")).parameters
+    return [name for name in parameters if name != "hidden_sizes"]
 
 
 def gate_settings(gate: str | Mapping[str, Any], seed: int) -> dict[str, Any]:
     """The gate's settings in full, as the configuration keeps them: a later default must not change a checkpoint."""
     settings: dict[str, Any] = {"type": gate} if isinstance(gate, str) else dict(gate)
     kind = settings.setdefault("type", "token")
-    if "hidden_size" in GATE_OPTIONS.get(kind, ()) and settings.get("hidden_size") is None:
+    if "hidden_size" in gate_options(kind) and settings.get("hidden_size") is None:
         settings["hidden_size"] = HIDDEN_SIZE
     return settings | {"seed": seed}
 
@@ -134,18 +136,17 @@ def gate_settings(gate: str | Mapping[str, Any], seed: int) -> dict[str, Any]:
 def build_gate(settings: Mapping[str, Any], hidden_sizes: Sequence[int]) -> Gate:
     """The gate that `settings` (`{"type": ..., "seed": ..., options}`) describes, weights not yet drawn."""
     kind = str(settings.get("type", "token"))
-    gate_class = lookup(GATES, kind, "gate.type")
-    known = GATE_OPTIONS.get(kind, frozenset())
-    options = {k: v for k, v in settings.items() if k not in ("type", "seed") and v is not None}
-    if kind == "constant":
+    known = gate_options(kind)
+    options = {name: value for name, value in settings.items() if name not in ("type", "seed") and value is not None}
+    if "hidden_size" not in known:
         options.pop("hidden_size", None)  # a recipe carries the paper's default for every gate
     for name, value in options.items():
         if name not in known:
-            choices = ", ".join(sorted(known)) or "no options"
+            choices = ", ".join(known) or "no options"
             raise ValueError(f"gate.{name}: gate {kind!r} takes {choices}{did_you_mean(name, known)}")
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"gate.{name}: {value!r} is not a positive whole number")
-    return gate_class(hidden_sizes, **options)
+    return GATES[kind](hidden_sizes, **options)
 
 
 def normalise(gate_logits_BTN: torch.Tensor, top_k: int | None = None) -> torch.Tensor:
