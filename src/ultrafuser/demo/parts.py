@@ -89,8 +89,6 @@ def measure_specialists(context: Context) -> Part:
 
 def train_fused(context: Context) -> Part:
     """Both stages, measured after each; leaves the fused model in the folder `fused`."""
-    from ultrafuser.modeling import save_fused
-
     material, plan = context.material, context.plan
     model = _build(context, material.names)
     phases = {"gate": "stage1", "all": "stage2"}
@@ -103,6 +101,8 @@ def train_fused(context: Context) -> Part:
     curves = _train(context, model, [plan.gate_stage(), plan.full_stage()], phases, after_stage=after_stage)
     examples = coloured_examples(model, material, plan)
     yaml = recipe(plan).dump_yaml()
+    from ultrafuser.modeling import save_fused
+
     save_fused(model, material.tokenizer, context.folder / "fused", overwrite=True, recipe_yaml=yaml)
     return Part(
         items=items,

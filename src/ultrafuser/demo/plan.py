@@ -52,12 +52,12 @@ class DemoPlan(Strict):
     fast: bool = False
     validation_share: float = 0.15
     max_length: int = 512
-    gate_steps: int = 80
-    gate_examples: int = 6
+    gate_steps: int = 100
+    gate_examples: int = 4
     gate_rate: float = 3e-3
-    full_steps: int = 100
+    full_steps: int = 80
     full_examples: int = 4
-    full_rate: float = 5e-4
+    full_rate: float = 4e-4
     batch_size: int = 16
     written_tokens: int = 96
 
@@ -87,7 +87,7 @@ class DemoPlan(Strict):
         )
 
 
-FAST = {"gate_steps": 25, "full_steps": 25}
+FAST = {"gate_steps": 20, "full_steps": 16}
 
 
 def make_plan(seed: int = 0, *, fast: bool = False) -> DemoPlan:

@@ -11,9 +11,10 @@ from ultrafuser.demo.results import COLUMNS, COMPOSITE, DOMAINS, ByDomain, DemoR
 Verdict = Literal["yes", "no", "even"]
 
 WHY_CONTROL_WINS = (
-    "With the weights held equal all specialists learn from everything and become an ensemble; where the sample is "
-    "close to what each of them can still learn, an ensemble needs no gate. Specialists that are further apart, a "
-    "longer first stage or fewer full steps would favour the gate."
+    "With the weights held equal every specialist learns from every example, and together they are an ensemble: that "
+    "pays on a small sample, and on answers of a kind that the gate was not trained on (nothing composite is in the "
+    "training data). Composite training examples, more data and specialists that are further apart should favour the "
+    "gate."
 )
 WHY_FURTHER_WINS = (
     "It pays to train one model on everything while that model still has much to learn: all steps go into one network. "
