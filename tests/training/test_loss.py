@@ -54,7 +54,10 @@ def test_the_two_losses_by_hand(fused_model, run, train_data):
 
 
 @pytest.mark.parametrize("loss", ["token_mean", "example_sum"])
-def test_accumulation_does_not_change_the_weights(fused_model, run, weights_of, loss):
+def test_accumulation_does_not_change_the_weights(fused_model, run, weights_of, monkeypatch, loss):
+    from ultrafuser.training import arguments
+
+    monkeypatch.setattr(arguments, "MOST_PARTS", 1)
     found = {}
     for parts in (1, 2, 4):
         model = copy.deepcopy(fused_model)
@@ -92,7 +95,7 @@ def test_a_lost_loss_stops_training_and_names_the_step(fused_model, run, weights
 
         def hook(self, gate, inputs):
             self.calls += gate.training
-            if self.calls == 3:
+            if self.calls == 5:  # a batch is read in two parts
                 return ([hidden * float("nan") for hidden in inputs[0]],)
             return None
 
@@ -110,3 +113,13 @@ def test_a_lost_gradient_stops_training_too(fused_model, run, weights_of):
     with pytest.raises(TrainingDiverged, match=r"the gradient is (inf|nan) at step 1"):
         run(fused_model, stage("gate", steps=3), validation=None)
     assert all(torch.isfinite(weights).all() for weights in weights_of(fused_model).values())
+
+
+def test_a_batch_is_read_in_parts_on_a_cpu_left_to_itself(monkeypatch):
+    from ultrafuser.training.arguments import micro_batches
+
+    assert [micro_batches(stage(), examples, True) for examples in (3, 4, 6, 12, 15, 18, 192)] == [1, 1, 2, 4, 3, 3, 4]
+    assert micro_batches(stage(), 12, False) == 1
+    assert micro_batches(stage(accumulation=2), 12, True) == 2
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert micro_batches(stage(), 12, True) == 1

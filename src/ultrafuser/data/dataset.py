@@ -153,8 +153,8 @@ class ResponseDataset:
                 continue
             if self.dropped[name]:
                 raise ValueError(
-                    f"data.{name}{suffix}: all {self.dropped[name]} conversations are longer than max_length {self.max_length} "
-                    f"(the longest takes {longest[name]} tokens); raise max_length or give shorter ones"
+                    f"data.{name}{suffix}: all {self.dropped[name]} conversations are longer than max_length "
+                    f"{self.max_length} (the longest takes {longest[name]} tokens); raise it or give shorter ones"
                 )
             raise ValueError(f"data.{name}{suffix}: no conversation; give files that hold some or remove the category")
 

@@ -14,7 +14,13 @@ from transformers import TrainerCallback, TrainingArguments
 
 from ultrafuser.data import FlatBatchSampler, ResponseCollator, ResponseDataset, make_sampler
 from ultrafuser.recipe import StageConfig
-from ultrafuser.training.arguments import check_stage, half_precision_specialists, training_arguments, world_size
+from ultrafuser.training.arguments import (
+    check_stage,
+    half_precision_specialists,
+    micro_batches,
+    training_arguments,
+    world_size,
+)
 from ultrafuser.training.callbacks import Flow, Recorder, StopRequest, TrainingInterrupted
 from ultrafuser.training.history import History, TensorBoard
 from ultrafuser.training.parameters import select_trainable
@@ -45,10 +51,10 @@ class Run:
     def __post_init__(self) -> None:
         self.stop = StopRequest()
         self.half = half_precision_specialists(self.model)
-        self.collator = ResponseCollator(self.pad_token_id, multiple=1 if self.model.device.type == "cpu" else 8)
+        self.on_cpu = self.model.device.type == "cpu"
+        self.collator = ResponseCollator(self.pad_token_id, multiple=1 if self.on_cpu else 8)
         for stage in self.stages:
-            on_cpu = self.model.device.type == "cpu"
-            check_stage(stage, len(self.train.categories), set(self.half.values()), on_cpu)
+            check_stage(stage, len(self.train.categories), set(self.half.values()), self.on_cpu)
         self.samplers = [self._sampler(place) for place in range(len(self.stages))]
         self._arguments(0)  # starts the processes that PartialState speaks of
         self.is_main = PartialState().is_main_process
@@ -78,7 +84,8 @@ class Run:
             with _checkpointing(self.model, stage.gradient_checkpointing):
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-            trainer.accelerator.free_memory()
+            if not self.on_cpu:
+                trainer.accelerator.free_memory()
         if self.stop.signum is not None:
             raise TrainingInterrupted(stage.name, trainer.state.global_step, self.stop.signum)
         result = self._result(stage, folder, history, before, list(recorder.warnings.values()))
@@ -146,13 +153,15 @@ class Run:
             self.model,
             formats=set(self.half.values()),
             examples=self.samplers[place].batch_size,
+            parts=self.samplers[place].chunks // world_size(),
             seed=self.seed + place,
             validate=self.validation is not None,
         )
 
     def _sampler(self, place: int) -> FlatBatchSampler:
         stage = self.stages[place]
-        chunks = stage.accumulation * world_size()
+        examples = stage.examples_per_category * len(self.train.categories)
+        chunks = micro_batches(stage, examples, self.on_cpu) * world_size()
         return make_sampler(
             stage.sampler,
             self.train.category_index,
