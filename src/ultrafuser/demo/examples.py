@@ -14,7 +14,10 @@ N_READ = 4
 
 
 def coloured_examples(model: Any, material: Material, plan: DemoPlan) -> list[Example]:
-    """Some composite answers read by the model, then one answer per domain written by it (greedy)."""
+    """Some composite answers read by the model, then one answer per domain written by it.
+
+    Written at temperature 0.7 and top-p 0.9: greedy answers run in circles at this size.
+    """
     from ultrafuser.generation import score, stream
 
     composite = [c for c in material.heldout if c.category == COMPOSITE]
@@ -22,7 +25,15 @@ def coloured_examples(model: Any, material: Material, plan: DemoPlan) -> list[Ex
     for domain in COLUMNS:
         for c in middle([c for c in material.heldout if c.category == domain], 1):
             prompt = c.messages[:-1]
-            written = stream(model, material.tokenizer, prompt, max_new_tokens=plan.written_tokens)
+            written = stream(
+                model,
+                material.tokenizer,
+                prompt,
+                max_new_tokens=plan.written_tokens,
+                temperature=0.7,
+                top_p=0.9,
+                seed=plan.seed,
+            )
             found.append(_example(c, True, written))
     return found
 

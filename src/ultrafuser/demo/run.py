@@ -184,7 +184,7 @@ def _locked(folder: Path) -> Iterator[int | None]:
     except ImportError:  # not on Windows
         yield None
         return
-    file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         end = time.monotonic() + LOCK_WAIT
         while True:
