@@ -140,14 +140,11 @@ def _table(title: str, *columns: str) -> Table:
 def _specialists(report: Report) -> Table | None:
     if not report.specialists:
         return None
-    table = _table("specialists", "name", "architecture", "parameters", "stored as", "hidden", "vocabulary", "licence")
+    table = _table("specialists", "name", "architecture", "parameters", "stored as", "hidden", "vocabulary")
     for name, one in report.specialists.items():
         parameters = "?" if one["parameters"] is None else f"{one['parameters']:,}"
         vocabulary = f"{one['vocabulary']:,} / {one['vocabulary_rows']:,}"
-        licence = ", ".join(one["licence"]) or "?"
-        table.add_row(
-            name, one["architecture"], parameters, one["dtype"], f"{one['hidden_size']:,}", vocabulary, licence
-        )
+        table.add_row(name, one["architecture"], parameters, one["dtype"], f"{one['hidden_size']:,}", vocabulary)
     return table
 
 
