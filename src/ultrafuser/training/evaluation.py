@@ -15,6 +15,7 @@ import torch
 from ultrafuser.data import ResponseCollator, ResponseDataset
 from ultrafuser.data.collator import IGNORE
 from ultrafuser.modeling.gate import normalise
+from ultrafuser.modeling.inputs import forced_weights
 from ultrafuser.modeling.loss import response_loss
 
 __all__ = ["ExampleLoss", "ResponseLoss", "evaluate_many", "evaluate_response_loss"]
@@ -147,8 +148,8 @@ def _weights(model: Any, hidden_BRD: Sequence[torch.Tensor], weighting: Weightin
     if weighting is None:
         with torch.autocast(hidden_BRD[0].device.type, enabled=False):
             return normalise(model.gate(hidden_BRD), model.config.fusion["top_k"])
-    forced_N = torch.as_tensor(weighting, dtype=torch.float32, device=hidden_BRD[0].device)
-    return forced_N.expand(*hidden_BRD[0].shape[:-1], len(hidden_BRD))
+    first = hidden_BRD[0]
+    return forced_weights(weighting, first.shape[:-1], len(hidden_BRD), first.device)
 
 
 def _rows(token_loss_BR: torch.Tensor, weights_BRN: torch.Tensor, keep_BR: torch.Tensor) -> list[list[float]]:
