@@ -94,8 +94,6 @@ def test_finish_keeps_what_is_of_use_and_small(tmp_path):
             (folder / name / "trainer_state.json").write_text("{}")
         record = {"train": train, "steps": 4, "best": {"step": best}, "weights": "checkpoint-4"}
         write_json(folder / "done.json", record)
-            folder / "done.json", {"train": train, "steps": 4, "best": {"step": best}, "weights": "checkpoint-4"}
-        )
     finish_run(tmp_path)
     assert not is_unfinished(tmp_path)
     left = sorted(str(p.relative_to(work)) for p in work.glob("*/*") if p.is_dir())
