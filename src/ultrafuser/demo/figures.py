@@ -27,6 +27,7 @@ def loss_curves(curves: Sequence[Curve], *, width: float = 8.6, height: float = 
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     style = {
         "svg.hashsalt": "ultrafuser",
@@ -48,7 +49,7 @@ def loss_curves(curves: Sequence[Curve], *, width: float = 8.6, height: float = 
             axes.axvline(first_stage, color=INK, linewidth=0.6, linestyle=(0, (2, 3)), alpha=0.6)
         axes.set_xlabel("step (the three trainings of everything start at the dotted line)")
         axes.set_ylabel("loss, nats per response token")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y", linewidth=0.4, alpha=0.25, color=INK)
         buffer = io.StringIO()
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
