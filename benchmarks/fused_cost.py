@@ -12,6 +12,7 @@ B batch, N specialists, M response positions laid end to end, D hidden, V vocabu
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -142,14 +143,25 @@ def _peak_of(name: str, learns: bool, shape: tuple[int, int, int, int]) -> float
     hidden_MD = [torch.randn(n_positions, hidden, requires_grad=learns) for _ in range(n_specialists)]
     weights_MN = torch.full((n_positions, n_specialists), 1 / n_specialists, requires_grad=True)
     labels_M = torch.randint(0, vocabulary, (n_positions,))
+    _forget_peak()
     before = _peak()
     getattr(loss, name)(weights_MN, hidden_MD, heads, "logits", labels_M).mean().backward()
     return _peak() - before
 
 
 def _peak() -> float:
+    """Megabytes of the process's highest memory use since `_forget_peak`, or since it began where that cannot be."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return float(line.split()[1]) / 1024
     scale = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**20
+
+
+def _forget_peak() -> None:
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak becomes what is in use now
 
 
 def _medians(variants: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, float]:
