@@ -44,7 +44,7 @@ def demo(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo in that folder.")] = False,
     json_path: JsonOption = None,
 ) -> None:
-    """Fuse the three shipped specialists live, in about five minutes, and compare the result with its rivals.
+    """Fuse the three shipped specialists live, in a few minutes, and compare the result with its rivals.
 
     Killed midway, the same command goes on where it was. A finished run is shown again at once; `--overwrite` redoes
     it.

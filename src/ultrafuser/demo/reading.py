@@ -13,8 +13,8 @@ Verdict = Literal["yes", "no", "even"]
 WHY_CONTROL_WINS = (
     "With the weights held equal every specialist learns from every example, and together they are an ensemble: that "
     "pays on a small sample, and on answers of a kind that the gate was not trained on (nothing composite is in the "
-    "training data). Composite training examples, more data and specialists that are further apart should favour the "
-    "gate."
+    "training data), where it is too sure of itself: a softer gate, composite training examples, or specialists that "
+    "are further apart should favour it."
 )
 WHY_FURTHER_WINS = (
     "It pays to train one model on everything while that model still has much to learn: all steps go into one network. "
