@@ -192,3 +192,25 @@ def test_best_hands_on_the_best_weights(run, recipe, tmp_path):
     assert result.exit_code == 0, result.output
     (stage,) = json.loads((tmp_path / "result.json").read_text())["stages"]
     assert stage["after"]["text"] == stage["best"]["eval_loss_text"]
+
+
+def test_gate_only_saves_megabytes_and_opens_again(run, recipe, tmp_path):
+    refused = run("train", recipe(), "--gate-only")
+    assert refused.exit_code == 2
+    assert "--gate-only: stage 'all' trains the specialists" in refused.stderr
+    file = recipe(stages=recipe.given["stages"][:1])
+    assert run("train", file, "--output", tmp_path / "whole").exit_code == 0
+    result = run("train", file, "--gate-only")
+    assert result.exit_code == 0, result.output
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("out", "whole")]
+    assert sizes[0] < sizes[1] / 4
+    answers = [run("generate", tmp_path / name, "hello", "--max-new-tokens", 4).stdout for name in ("out", "whole")]
+    assert answers[0] == answers[1]
+
+
+def test_bfloat16_and_a_format_of_its_own(run, recipe, tmp_path):
+    assert run("train", recipe(dtype="bfloat16")).exit_code == 0
+    assert json.loads((tmp_path / "out/config.json").read_text())["dtype"] == "bfloat16"
+    own = {name: dict(spec, dtype="bfloat16") for name, spec in recipe.given["specialists"].items()}
+    assert run("train", recipe(specialists=own), "--output", tmp_path / "own").exit_code == 0
+    assert (tmp_path / "own/model.safetensors").read_bytes() == (tmp_path / "out/model.safetensors").read_bytes()

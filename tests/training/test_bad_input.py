@@ -134,3 +134,24 @@ def test_start_anew_removes_the_run_and_nothing_else(fused_model, run, tmp_path)
     assert (tmp_path / "run/other").is_dir()
     assert (tmp_path / "run/work/1-gate/checkpoint-2").is_dir()
     assert not (tmp_path / "run/work/1-gate/checkpoint-1").exists()
+
+
+@pytest.mark.parametrize("raised", [OSError(28, "No space left on device"), RuntimeError("I/O error: os error 28")])
+def test_a_full_disk_is_said_clearly_and_leaves_the_last_checkpoint(fused_model, run, monkeypatch, tmp_path, raised):
+    from ultrafuser.training.trainer import FuserTrainer
+
+    whole = FuserTrainer._save_optimizer_and_scheduler
+
+    def full_at_four(self, folder):
+        if self.state.global_step == 4:
+            raise raised
+        whole(self, folder)
+
+    first, second = copy.deepcopy(fused_model), fused_model
+    monkeypatch.setattr(FuserTrainer, "_save_optimizer_and_scheduler", full_at_four)
+    with pytest.raises(OSError, match=r"no space left for a checkpoint in .*1-gate; free some.* last whole checkpoint"):
+        run(first, stage("gate"))
+    left = sorted(p.name for p in (tmp_path / "run/work/1-gate").iterdir())
+    assert left == ["best", "checkpoint-2"]
+    monkeypatch.undo()
+    assert run(second, stage("gate")).stages[0].steps == 4

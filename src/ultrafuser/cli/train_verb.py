@@ -40,6 +40,9 @@ def train(
     best: Annotated[
         bool, typer.Option("--best", help="Each stage hands on its weights of the best validation loss, not its last.")
     ] = False,
+    gate_only: Annotated[
+        bool, typer.Option("--gate-only", help="Save the gate alone (megabytes); it points at the specialists' files.")
+    ] = False,
     json_path: JsonOption = None,
 ) -> int:
     """Train a fused model as a recipe says and save it, with its card, ready for `chat`.
@@ -66,6 +69,7 @@ def train(
                 resolve_data=resolve_data,
                 overwrite=overwrite,
                 keep="best" if best else "last",
+                gate_only=gate_only,
                 callbacks=[bar],
                 say=lambda message: console.print(f"{message} ...", style="dim", markup=False, soft_wrap=True),
             )

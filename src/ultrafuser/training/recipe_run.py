@@ -14,6 +14,7 @@ from accelerate import PartialState
 from transformers import AutoTokenizer, TrainerCallback
 
 from ultrafuser.modeling import UltraFuserForCausalLM, save_fused
+from ultrafuser.modeling.specialists import open_specialist
 from ultrafuser.modeling.specialists import resolve as find_folder
 from ultrafuser.recipe import Recipe
 from ultrafuser.training.evaluation import evaluate_many, evaluate_response_loss
@@ -53,14 +54,23 @@ def train_recipe(
     resolve_data: Resolve = str,
     overwrite: bool = False,
     keep: Literal["last", "best"] = "last",
+    gate_only: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
     say: Callable[[str], None] = lambda message: None,
 ) -> RecipeResult:
     """Train what `recipe` says and save it to its output; run again after an interruption it goes on.
 
     `resolve` turns sources such as `zoo:text` into folders, `resolve_data` entries such as `zoo-sample:text/train` into
-    files; `say` is told what is being done. Raises as `run_stages` does.
+    files; `say` is told what is being done. `gate_only` saves the gate alone, which points at the specialists.
+    Raises as `run_stages` does.
     """
+    if gate_only:
+        for stage in recipe.stages:
+            if stage.train != "gate":
+                raise ValueError(
+                    f"--gate-only: stage {stage.name!r} trains the specialists, which a gate-only checkpoint does not "
+                    "hold; leave the option out, or the stage"
+                )
     started, output = time.perf_counter(), Path(recipe.output)
     going_on = is_unfinished(output)
     say("opening the specialists")
@@ -96,7 +106,14 @@ def train_recipe(
         found.heldout_gate_weights = fused.mean_weights()
     if PartialState().is_main_process:
         say(f"saving to {output}")
-        save_fused(model, tokenizer, output, overwrite=overwrite or going_on, recipe_yaml=recipe.dump_yaml(public=True))
+        save_fused(
+            model,
+            tokenizer,
+            output,
+            gate_only=gate_only,
+            overwrite=overwrite or going_on,
+            recipe_yaml=recipe.dump_yaml(public=True),
+        )
         finish_run(output)
     PartialState().wait_for_everyone()
     found.seconds = round(time.perf_counter() - started, 2)
@@ -105,21 +122,26 @@ def train_recipe(
 
 def build_model(recipe: Recipe, resolve: Resolve = str) -> tuple[Any, Any]:
     """The fused model of a recipe, gate untrained, on the recipe's device, and its tokenizer."""
-    sources, folders = {}, {}
+    sources: dict[str, Any] = {}
+    folders = {}
     for name, spec in recipe.specialists.items():
         sources[name] = spec.source if spec.is_hub else resolve(spec.source)
         folders[name] = find_folder(sources[name], spec.revision, f"specialists.{name}.source").folder
     tokenizer = AutoTokenizer.from_pretrained(folders[recipe.tokenizer_name])
-    rows = [_vocabulary_rows(folder) for folder in folders.values()]
+    dtype: str | None = recipe.dtype
+    if any(spec.dtype is not None for spec in recipe.specialists.values()):
+        for name, spec in recipe.specialists.items():
+            field = f"specialists.{name}.source"
+            sources[name] = open_specialist(sources[name], spec.revision, spec.dtype or recipe.dtype, field=field)
+        dtype = None  # the widest of them
     model = UltraFuserForCausalLM.from_specialists(
         sources,
         templates={name: spec.template for name, spec in recipe.specialists.items()},
         gate=recipe.gate.model_dump(exclude_none=True),
         fusion=recipe.fusion.model_dump(),
         seed=recipe.seed,
-        dtype=recipe.dtype,
+        dtype=dtype,
         device=_device(recipe.device),
-        vocab_size=len(tokenizer) if len(tokenizer) <= min(rows) else None,
         revisions={name: spec.revision for name, spec in recipe.specialists.items() if spec.revision is not None},
     )
     for name, template in zip(model.config.specialist_names, model.config.templates, strict=True):
@@ -128,12 +150,6 @@ def build_model(recipe: Recipe, resolve: Resolve = str) -> tuple[Any, Any]:
                 f"specialists.{name}.template: the tokenizer has none of its own; name the one it learnt with"
             )
     return model, tokenizer
-
-
-def _vocabulary_rows(folder: Path) -> int:
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(folder).get_text_config(decoder=True).vocab_size
 
 
 def _device(wanted: str) -> str:

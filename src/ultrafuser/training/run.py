@@ -76,7 +76,7 @@ class Run:
         checkpoint = folder.last_checkpoint()
         history.forget([s.name for s in self.stages], stage.name, folder.step() if checkpoint else -1)
         first_step = sum(earlier.steps for earlier in self.stages[:place])
-        with self._board(first_step + folder.step()) as board:
+        with self._board(first_step + folder.step() + 1) as board:
             recorder = Recorder(stage.name, history, board, first_step, watch=self.forced is None)
             if before is None and self.validation is not None:
                 before = self._measured_before(stage, history, recorder)

@@ -75,6 +75,7 @@ def run_stages(
         "stages": [describe_stage(stage) for stage in stages],
         "seed": seed,
         "keep": keep,
+        **({"validation": validation.content_hash()} if keep == "best" and validation is not None else {}),
         "forced_gate_weights": None if forced_gate_weights is None else [float(w) for w in forced_gate_weights],
         "train": {"examples": train.counts(), "sha256": train.content_hash()},
         "weights": fingerprint_of_weights(model),

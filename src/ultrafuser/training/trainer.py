@@ -27,6 +27,7 @@ from ultrafuser.training.work import (
     KEEP,
     TRAINER_STATE_NAME,
     checkpoints,
+    clear_when_full,
     publish_folder,
     staging_folder,
     write_json,
@@ -201,10 +202,11 @@ class FuserTrainer(Trainer):
             shutil.rmtree(folder, ignore_errors=True)
             os.makedirs(folder)
         self.accelerator.wait_for_everyone()
-        write(folder)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            publish_folder(folder, Path(self.args.output_dir) / name)
+        with clear_when_full(folder):
+            write(folder)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                publish_folder(folder, Path(self.args.output_dir) / name)
         self.accelerator.wait_for_everyone()
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:

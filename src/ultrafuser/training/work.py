@@ -13,11 +13,13 @@ Every file and folder appears under its name only when it is whole.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ __all__ = [
     "KEEP",
     "StageFolder",
     "checkpoints",
+    "clear_when_full",
     "differences",
     "finish_run",
     "is_unfinished",
@@ -86,6 +89,24 @@ def publish_folder(staged: Path, final: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     else:
         os.replace(staged, final)
+
+
+@contextmanager
+def clear_when_full(staged: Path) -> Iterator[None]:
+    """Turns whatever a full disk makes of a half-written folder into one clear OSError, and removes the folder."""
+    try:
+        yield
+    except Exception as error:  # torch and safetensors raise kinds of their own, some without a number
+        free = shutil.disk_usage(staged.parent).free
+        full = getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in str(error) or free < 1 << 20
+        shutil.rmtree(staged, ignore_errors=True)
+        if not full:
+            raise
+        raise OSError(
+            errno.ENOSPC,
+            f"output: no space left for a checkpoint in {staged.parent}; free some, then run the same: it goes on "
+            "from the last whole checkpoint",
+        ) from error
 
 
 class StageFolder:
