@@ -11,7 +11,7 @@ from rich.console import Console
 from ultrafuser.training.health import GateHealth, collapse_warnings
 from ultrafuser.training.history import History, write_json
 from ultrafuser.training.progress import Progress
-from ultrafuser.training.work import differences, finish_run, is_unfinished, open_work, publish_folder
+from ultrafuser.training.work import differences, finish_run, is_unfinished, locked, open_work, publish_folder
 
 
 def test_health_by_hand():
@@ -155,3 +155,10 @@ def test_json_is_written_whole(tmp_path):
     write_json(tmp_path / "a/b.json", {"x": 1})
     assert json.loads((tmp_path / "a/b.json").read_text()) == {"x": 1}
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["b.json"]
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    with locked(tmp_path), pytest.raises(ValueError, match="another run is at work"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass

@@ -6,6 +6,7 @@ A run killed at any moment and started again ends with the same weights, bit for
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from ultrafuser.recipe import StageConfig
 from ultrafuser.training.parameters import TRAINABLE, fingerprint_of_weights, load_weights, set_formats
 from ultrafuser.training.results import StageResult, TrainingResult
 from ultrafuser.training.run import Run
-from ultrafuser.training.work import describe_stage, open_work, work_folder
+from ultrafuser.training.work import describe_stage, locked, open_work, refuse_model, work_folder
 
 __all__ = ["run_stages"]
 
@@ -81,12 +82,14 @@ def run_stages(
         "weights": fingerprint_of_weights(model),
         **({"recipe": recipe} if recipe is not None else {}),
     }
-    if PartialState().is_main_process:
-        open_work(Path(output_dir), fingerprint, resume=resume, overwrite=overwrite)
-    PartialState().wait_for_everyone()
-    if before_stages is not None:
-        before_stages()
-    return _through(run, after_stage)
+    refuse_model(Path(output_dir), overwrite)
+    with locked(Path(output_dir)) if run.is_main else nullcontext():
+        if run.is_main:
+            open_work(Path(output_dir), fingerprint, resume=resume, overwrite=overwrite)
+        PartialState().wait_for_everyone()
+        if before_stages is not None:
+            before_stages()
+        return _through(run, after_stage)
 
 
 def _through(run: Run, after_stage: AfterStage | None) -> TrainingResult:

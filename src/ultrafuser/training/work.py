@@ -36,8 +36,10 @@ __all__ = [
     "differences",
     "finish_run",
     "is_unfinished",
+    "locked",
     "open_work",
     "publish_folder",
+    "refuse_model",
     "staging_folder",
     "work_folder",
     "write_json",
@@ -51,6 +53,7 @@ WORK = "work"
 RUN_FILE = "run.json"
 HISTORY_FILE = "history.jsonl"
 HELDOUT_FILE = "heldout.json"
+LOCK_FILE = ".lock"
 DONE_FILE = "done.json"
 # A stage may be resumed with other values of these: they do not change what is learnt beyond rounding.
 FREE = ("accumulation", "gradient_checkpointing", "save_every", "logging_steps")
@@ -163,16 +166,21 @@ def is_unfinished(output: str | Path) -> bool:
     return (work_folder(output) / RUN_FILE).is_file() and not (Path(output) / "config.json").is_file()
 
 
+def refuse_model(output: Path, overwrite: bool) -> None:
+    """Raise ValueError when `output` holds a finished model that may not be replaced."""
+    if (output / "config.json").is_file() and not overwrite:
+        raise ValueError(
+            f"output: {output} already holds a model; choose another folder or give --overwrite to replace it"
+        )
+
+
 def open_work(output: Path, fingerprint: Mapping[str, Any], *, resume: bool, overwrite: bool) -> Path:
     """The working folder of `output`, empty or of the same run.
 
     Raises ValueError when `output` holds a finished model or the working folder another run, unless `overwrite`. The
     same run is gone on with, `overwrite` or not, except with `resume=False`. Only files of an earlier run are removed.
     """
-    if (output / "config.json").is_file() and not overwrite:
-        raise ValueError(
-            f"output: {output} already holds a model; choose another folder or give --overwrite to replace it"
-        )
+    refuse_model(output, overwrite)
     work = work_folder(output)
     file = work / RUN_FILE
     if file.is_file() and resume:
@@ -190,6 +198,29 @@ def open_work(output: Path, fingerprint: Mapping[str, Any], *, resume: bool, ove
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     write_json(file, fingerprint)
     return work
+
+
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Keeps other processes out of `output`/work; the system lifts the lock when this process ends, however it does.
+
+    Raises ValueError where another run is at work there.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: runs are not kept apart there
+        yield
+        return
+    work = work_folder(output)
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / LOCK_FILE).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(
+                f"output: another run is at work in {work}; wait for it, stop it, or choose another output"
+            ) from None
+        yield
 
 
 def finish_run(output: Path) -> None:
