@@ -18,6 +18,7 @@ from ultrafuser.recipe import DomainData, Recipe
 __all__ = ["Material", "load_material"]
 
 Resolve = Callable[[str], str]
+LARGE = 5000  # conversations from which on encoding takes long enough to be told about
 
 
 @dataclass
@@ -45,8 +46,17 @@ class Material:
         return found
 
 
-def load_material(recipe: Recipe, templates: list[str], tokenizer: Any, resolve_data: Resolve) -> Material:
-    """Read and encode all data of a recipe. Raises ValueError naming category, file, line and fix."""
+def load_material(
+    recipe: Recipe,
+    templates: list[str],
+    tokenizer: Any,
+    resolve_data: Resolve,
+    say: Callable[[str], None] = lambda message: None,
+) -> Material:
+    """Read and encode all data of a recipe; `say` is told how far a large set is (about a thousand a second).
+
+    Raises ValueError naming category, file, line and fix.
+    """
     parts: dict[str, dict[str, list[Conversation]]] = {"train": {}, "validation": {}, "heldout": {}}
     for category, domain in recipe.data.items():
         for part in parts:
@@ -66,6 +76,10 @@ def load_material(recipe: Recipe, templates: list[str], tokenizer: Any, resolve_
         parts["train"][category], more = _split(kept, domain, recipe.seed)
         parts["validation"][category] += more
 
+    def told(done: int, total: int) -> None:
+        if total >= LARGE and done % (total // 10) == 0:
+            say(f"encoded {done:,} of {total:,} conversations")
+
     def encoded(part: str) -> ResponseDataset | None:
         found = {category: conversations for category, conversations in parts[part].items() if conversations}
         if not found:
@@ -78,6 +92,7 @@ def load_material(recipe: Recipe, templates: list[str], tokenizer: Any, resolve_
             on_too_long=recipe.on_too_long if part == "train" else "drop",
             categories=list(found),
             part=part,
+            progress=told,
         )
 
     train = encoded("train")

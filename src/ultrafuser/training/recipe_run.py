@@ -76,7 +76,7 @@ def train_recipe(
     say("opening the specialists")
     model, tokenizer = build_model(recipe, resolve)
     say("reading and encoding the data")
-    material = load_material(recipe, list(model.config.templates), tokenizer, resolve_data)
+    material = load_material(recipe, list(model.config.templates), tokenizer, resolve_data, say)
     before: Losses = {}
 
     def measure_parts() -> None:
