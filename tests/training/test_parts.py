@@ -98,6 +98,12 @@ def test_finish_keeps_what_is_of_use_and_small(tmp_path):
     assert not is_unfinished(tmp_path)
     left = sorted(str(p.relative_to(work)) for p in work.glob("*/*") if p.is_dir())
     assert left == ["1-gate/checkpoint-4", "2-all/best"]
+    chosen = work / "4-all"
+    for name in ("best", "checkpoint-4"):
+        (chosen / name).mkdir(parents=True)
+    write_json(chosen / "done.json", {"train": "all", "steps": 4, "best": {"step": 2}, "weights": "best"})
+    finish_run(tmp_path)
+    assert not (chosen / "best").exists(), "the saved model holds these"
     open_work(tmp_path, {"seed": 1}, resume=True, overwrite=False)
     assert not list(work.glob("*-*")), "a new run clears what a finished one left"
 

@@ -72,24 +72,28 @@ def run_stages(
         eval_batch_size=eval_batch_size,
         tensorboard=tensorboard,
     )
-    fingerprint = {
-        "stages": [describe_stage(stage) for stage in stages],
-        "seed": seed,
-        "keep": keep,
-        **({"validation": validation.content_hash()} if keep == "best" and validation is not None else {}),
-        "forced_gate_weights": None if forced_gate_weights is None else [float(w) for w in forced_gate_weights],
-        "train": {"examples": train.counts(), "sha256": train.content_hash()},
-        "weights": fingerprint_of_weights(model),
-        **({"recipe": recipe} if recipe is not None else {}),
-    }
     refuse_model(Path(output_dir), overwrite)
     with locked(Path(output_dir)) if run.is_main else nullcontext():
         if run.is_main:
-            open_work(Path(output_dir), fingerprint, resume=resume, overwrite=overwrite)
+            open_work(Path(output_dir), _fingerprint(run, recipe), resume=resume, overwrite=overwrite)
         PartialState().wait_for_everyone()
         if before_stages is not None:
             before_stages()
         return _through(run, after_stage)
+
+
+def _fingerprint(run: Run, recipe: dict[str, Any] | None) -> dict[str, Any]:
+    """What decides the weights that a run ends with; a run is gone on with only when it is the same."""
+    return {
+        "stages": [describe_stage(stage) for stage in run.stages],
+        "seed": run.seed,
+        "keep": run.keep,
+        **({"validation": run.validation.content_hash()} if run.keep == "best" and run.validation is not None else {}),
+        "forced_gate_weights": None if run.forced is None else [float(weight) for weight in run.forced],
+        "train": {"examples": run.train.counts(), "sha256": run.train.content_hash()},
+        "weights": fingerprint_of_weights(run.model),
+        **({"recipe": recipe} if recipe is not None else {}),
+    }
 
 
 def _through(run: Run, after_stage: AfterStage | None) -> TrainingResult:

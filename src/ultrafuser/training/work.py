@@ -233,11 +233,10 @@ def finish_run(output: Path) -> None:
     for done in work.glob(f"*/{DONE_FILE}"):
         record = json.loads(done.read_text(encoding="utf-8"))
         best = done.parent / BEST
-        if best.is_dir() and record["best"] and record["best"]["step"] == record["steps"]:
-            shutil.rmtree(best)
+        if record["weights"] != BEST and record["best"] and record["best"]["step"] == record["steps"]:
+            shutil.rmtree(best, ignore_errors=True)
         if record["train"] != "gate":
-            for checkpoint in checkpoints(done.parent):
-                shutil.rmtree(checkpoint)
+            shutil.rmtree(done.parent / record["weights"], ignore_errors=True)
 
 
 def _own(work: Path) -> list[Path]:
