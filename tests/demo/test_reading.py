@@ -4,6 +4,7 @@ import pytest
 from made_up import GOOD, made_up
 
 from ultrafuser.demo.reading import WHY_CONTROL_WINS, WHY_FURTHER_WINS, WHY_ORACLE_WINS, Finding, findings
+from ultrafuser.demo.results import Difference
 
 
 def changed(**changes: dict[str, float]) -> dict[str, dict[str, float]]:
@@ -53,6 +54,16 @@ def test_noise_is_called_even() -> None:
     found = by_key(table, spread=0.4)["against_uniform_stage2"]
     assert found.verdict == "even"
     assert found.text.startswith("Too close to call on text")
+
+
+def test_a_nominal_lead_of_the_control_is_explained_and_not_called_a_win() -> None:
+    result, _ = made_up()
+    result.differences["stage2_minus_uniform_stage2"]["composite"] = Difference(mean=0.04, low=-0.01, high=0.08)
+    found = next(finding for finding in findings(result) if finding.key == "against_uniform_stage2")
+    assert found.verdict == "even"
+    assert "beats the uniform control on text" in found.text
+    assert "too close to call on composite" in found.text
+    assert WHY_CONTROL_WINS in found.text
 
 
 def test_oracle_both_ways() -> None:

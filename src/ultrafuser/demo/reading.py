@@ -123,8 +123,9 @@ def _against(result: DemoResult, method: str, label: str, why: str) -> Finding:
     if even:
         parts.append(f"too close to call on {_listed(even)}")
     text = _sentence("; ".join(parts))
-    verdict: Verdict = "no" if lost else "yes" if won else "even"
-    return Finding(f"against_{method}", verdict, f"{text} {why}" if lost else text)
+    behind = [domain for domain in COLUMNS if gaps[domain].mean > 0]  # lost, or level and nominally worse
+    verdict: Verdict = "no" if lost else "even" if behind or not won else "yes"
+    return Finding(f"against_{method}", verdict, f"{text} {why}" if behind else text)
 
 
 def _stage2_over_stage1(result: DemoResult) -> Finding:
