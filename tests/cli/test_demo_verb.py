@@ -45,6 +45,7 @@ def test_defaults(calls, capsys) -> None:
     assert (output, plan.seed, plan.fast, overwrite) == (Path("runs/demo"), 0, False, False)
     shown = capsys.readouterr().out
     assert "stage 1: the gate learns: 4 of 4, loss 3.000" in shown
+    assert "Stop it at any time" in shown
     assert "per-sample oracle" in shown
     assert "1.750" in shown
     assert "ultrafuser chat runs/demo/fused" in shown

@@ -55,6 +55,10 @@ def demo(
     if json_path not in (None, "-") and Path(str(json_path)).is_dir():
         raise ValueError(f"--json: {json_path} is a folder; name a file to write")
     plan = make_plan(seed, fast=fast)
+    if overwrite or not (output / "result.json").is_file():
+        console.print(
+            f"Fusing text, code and math in {output}. Stop it at any time: the same command goes on.", markup=False
+        )
     with _progress(console) as on_progress:
         result, details, stored = run_demo(
             output, plan, shipped_sources(), overwrite=overwrite, on_progress=on_progress
