@@ -103,3 +103,6 @@ class UltraFuserConfig(PreTrainedConfig):
             for config in self.specialist_configs
         ]
         return min((length for length in lengths if length), default=2**31)
+
+
+register()  # where this module was itself what imported the Auto classes

@@ -17,7 +17,9 @@ from typing import Any
 
 def _register_config(auto_module: ModuleType) -> None:
     configuration = importlib.import_module("ultrafuser.modeling.configuration")
-    auto_module.AutoConfig.register("ultrafuser", configuration.UltraFuserConfig, exist_ok=True)
+    config_class = getattr(configuration, "UltraFuserConfig", None)
+    if config_class is not None:  # None while configuration.py itself imports the Auto classes: it registers at its end
+        auto_module.AutoConfig.register("ultrafuser", config_class, exist_ok=True)
 
 
 def _register_model(auto_module: ModuleType) -> None:
