@@ -65,12 +65,7 @@ def train_recipe(
     Raises as `run_stages` does.
     """
     if gate_only:
-        for stage in recipe.stages:
-            if stage.train != "gate":
-                raise ValueError(
-                    f"--gate-only: stage {stage.name!r} trains the specialists, which a gate-only checkpoint does not "
-                    "hold; leave the option out, or the stage"
-                )
+        _refuse_learning_specialists(recipe)
     started, output = time.perf_counter(), Path(recipe.output)
     going_on = is_unfinished(output)
     say("opening the specialists")
@@ -118,6 +113,16 @@ def train_recipe(
     PartialState().wait_for_everyone()
     found.seconds = round(time.perf_counter() - started, 2)
     return found
+
+
+def _refuse_learning_specialists(recipe: Recipe) -> None:
+    """Raise ValueError where a stage changes specialists: a gate-only checkpoint could not hold that."""
+    for stage in recipe.stages:
+        if stage.train != "gate":
+            raise ValueError(
+                f"--gate-only: stage {stage.name!r} trains the specialists, which a gate-only checkpoint does not "
+                "hold; leave the option out, or the stage"
+            )
 
 
 def build_model(recipe: Recipe, resolve: Resolve = str) -> tuple[Any, Any]:
