@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+ACTIVATE = ". .venv/bin/activate"
 CHAT = "Write a Python function that adds two numbers.\n/weights\n/quit\n"
 
 
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("--skip", nargs="*", default=[])
     skip = parser.parse_args().skip
     venv = ROOT / ".venv"
-    env = dict(os.environ, PATH=f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}", NO_COLOR="1")
+    env = dict(os.environ, NO_COLOR="1")
     with tempfile.TemporaryDirectory() as temporary:
         clone = Path(temporary) / "ultrafuser"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
@@ -51,9 +52,11 @@ def main() -> None:
         (venv / ".installed").touch()  # newer than the clone's files: make has nothing to install there
         for language, body in blocks((clone / "README.md").read_text(encoding="utf-8")):
             if language == "python":
-                run([str(venv / "bin/python"), "-c", body], "python: " + body.splitlines()[0], clone, env)
+                run(["python", "-c", body], "python: " + body.splitlines()[0], clone, env)
                 continue
             for command in commands(body):
+                if command == ACTIVATE:  # lasts for the reader's shell, so for all that follows
+                    env["PATH"] = f"{clone / '.venv' / 'bin'}{os.pathsep}{env['PATH']}"
                 if command not in skip:
                     run(command, command, clone, env)
 
