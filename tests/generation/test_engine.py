@@ -106,6 +106,27 @@ def test_rows_of_a_batch_stop_by_themselves(fused_model, tiny_tokenizer):
     assert len(cut[1].events) > 5
 
 
+@pytest.mark.parametrize("weights", [None, (0.2, 0.5, 0.3)])
+def test_finished_rows_leave_the_batch_and_change_nothing(fused_model, tiny_tokenizer, weights):
+    conversations = [ASK, LONG, *([{"role": "user", "content": text}] for text in ("def add(a, b):", "7 + 5", "x y z"))]
+    options = {"max_new_tokens": 30, "gate_weights": weights}
+    free = [
+        [e.token_id for e in stream(fused_model, tiny_tokenizer, messages, **options)] for messages in conversations
+    ]
+    ends = [free[0][2], free[2][5], free[3][9]]
+    fused_model.generation_config.eos_token_id = ends
+    alone = [[e.token_id for e in stream(fused_model, tiny_tokenizer, m, **options)] for m in conversations]
+    assert len({len(ids) for ids in alone}) > 2
+    rows = []
+    fused_model.register_forward_pre_hook(
+        lambda _, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    answers = list(generate_batch(fused_model, tiny_tokenizer, conversations, batch_size=5, **options))
+    assert [[e.token_id for e in answer.events] for answer in answers] == alone
+    assert rows[0] == 5
+    assert rows[-1] <= 2
+
+
 def test_score_of_a_streamed_answer_gives_its_weights_and_probabilities(fused_model, tiny_tokenizer):
     prompt_ids = encode_prompt(ASK, fused_model.config.templates, tiny_tokenizer)
     answer = "roses are red 🦊 and then it sleeps"

@@ -70,15 +70,15 @@ class Generation:
         return "".join(event.text for event in self.events)
 
 
-@dataclass(frozen=True)
-class _Step:
-    """One decoding step of a batch of B rows; `running` before the step, `last` = the row ends with it."""
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """What one row of a batch got in one decoding step; `last` = its answer ends with it."""
 
-    token_ids: list[int]
-    weights: list[list[float]]
-    logprobs: list[float]
-    running: list[bool]
-    last: list[bool]
+    row: int
+    token_id: int
+    weights: list[float]
+    logprob: float
+    last: bool
 
 
 def stream(
@@ -103,8 +103,8 @@ def stream(
 
     def events() -> Iterator[TokenEvent]:
         decoder = IncrementalText(tokenizer)
-        for step in steps:
-            yield _event(step, 0, decoder)
+        for (token,) in steps:
+            yield _event(token, decoder)
 
     return events()
 
@@ -143,9 +143,8 @@ def generate_batch(
         decoders = [IncrementalText(tokenizer) for _ in batch]
         answers = [Generation() for _ in batch]
         for step in _steps(model, tokenizer, batch, sampling, gate_weights):
-            for row, answer in enumerate(answers):
-                if step.running[row]:
-                    answer.events.append(_event(step, row, decoders[row]))
+            for token in step:
+                answers[token.row].events.append(_event(token, decoders[token.row]))
         for answer in answers:
             answer.finished = answer.events[-1].token_id in stops
             answer.seconds = time.perf_counter() - started
@@ -159,9 +158,9 @@ def stop_ids(model: Any, tokenizer: Any) -> list[int]:
     return [i for i in dict.fromkeys([*ids, tokenizer.eos_token_id]) if i is not None]
 
 
-def _event(step: _Step, row: int, decoder: IncrementalText) -> TokenEvent:
-    text = decoder.push(step.token_ids[row], last=step.last[row])
-    return TokenEvent(step.token_ids[row], text, tuple(step.weights[row]), step.logprobs[row])
+def _event(token: _Token, decoder: IncrementalText) -> TokenEvent:
+    text = decoder.push(token.token_id, last=token.last)
+    return TokenEvent(token.token_id, text, tuple(token.weights), token.logprob)
 
 
 def _prompts(model: Any, tokenizer: Any, messages: Sequence[Message]) -> list[list[int]]:
@@ -177,7 +176,7 @@ def _steps(
     prompts: Sequence[Sequence[Sequence[int]]],
     sampling: Sampling,
     gate_weights: Weights | None,
-) -> Iterator[_Step]:
+) -> Iterator[list[_Token]]:
     """Start a decoding loop; prompts as [row][specialist][ids]."""
     room = check_length(model, max(len(ids) for prompt in prompts for ids in prompt))
     inputs = model.prepare_prompts(prompts)
@@ -188,7 +187,7 @@ def _steps(
         inputs["generator"] = torch.Generator(model.device).manual_seed(sampling.seed)
     stops = stop_ids(model, tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0] if stops else 0
-    steps: Iterator[_Step] = model.generate(
+    steps: Iterator[list[_Token]] = model.generate(
         **inputs,
         **sampling.arguments(room),
         eos_token_id=stops or None,
@@ -230,10 +229,15 @@ def _decode(
     generation_config: Any,
     generator: torch.Generator | None = None,
     **model_kwargs: Any,
-) -> Iterator[_Step]:
-    """The loop of Transformers' `_sample`, handing out each step with its gate weights."""
+) -> Iterator[list[_Token]]:
+    """The loop of Transformers' `_sample`, handing out each step's tokens with their gate weights.
+
+    Rows whose answer has ended are taken out as soon as they are half of the batch, so that a few long answers do not
+    cost as much as if all were long.
+    """
     pad_id = int(generation_config._pad_token_tensor)
-    running_B = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
+    rows = torch.arange(len(input_ids), device=input_ids.device)
+    running_B = torch.ones_like(rows, dtype=torch.bool)
     first = True
     while running_B.any():
         inputs = model.prepare_inputs_for_generation(
@@ -243,20 +247,29 @@ def _decode(
         model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs, is_encoder_decoder=False)
         first = False
         logits_BV = outputs.logits[:, -1].to(torch.float32)
-        scores_BV = logits_processor(input_ids, logits_BV.clone())
-        if generation_config.do_sample:
-            next_B = torch.multinomial(scores_BV.softmax(-1), 1, generator=generator).squeeze(1)
-        else:
-            next_B = scores_BV.argmax(-1)
+        next_B = _choose(logits_processor(input_ids, logits_BV.clone()), generation_config.do_sample, generator)
         next_B = torch.where(running_B, next_B, pad_id)
         input_ids = torch.cat([input_ids, next_B[:, None]], dim=-1)
         left_B = running_B & ~stopping_criteria(input_ids, None)
         logprobs_B = logits_BV.log_softmax(-1).gather(1, next_B[:, None]).squeeze(1)
-        yield _Step(
-            token_ids=next_B.tolist(),
-            weights=outputs.gate_weights[:, -1].tolist(),
-            logprobs=logprobs_B.tolist(),
-            running=running_B.tolist(),
-            last=(~left_B).tolist(),
-        )
+        weights_BN = outputs.gate_weights[:, -1]
+        columns = (rows, next_B, weights_BN, logprobs_B, ~left_B)
+        yield [_Token(*token) for token in zip(*(column[running_B].tolist() for column in columns), strict=True)]
         running_B = left_B
+        if 0 < 2 * int(left_B.sum()) <= len(rows):
+            input_ids, rows, running_B = input_ids[left_B], rows[left_B], running_B[left_B]
+            _keep_rows(left_B, model_kwargs)
+
+
+def _choose(scores_BV: Tensor, sample: bool, generator: torch.Generator | None) -> Tensor:
+    if not sample:
+        return scores_BV.argmax(-1)
+    return torch.multinomial(scores_BV.softmax(-1), 1, generator=generator).squeeze(1)
+
+
+def _keep_rows(keep_B: Tensor, model_kwargs: dict[str, Any]) -> None:
+    """Take the other rows out of all that the decoding loop carries along."""
+    for name in ("attention_mask", "position_ids", "prompt_ids", "prompt_mask", "gate_weights"):
+        if model_kwargs.get(name) is not None:
+            model_kwargs[name] = model_kwargs[name][keep_B]
+    model_kwargs["past_key_values"].batch_select_indices(keep_B.nonzero().squeeze(1))
