@@ -13,6 +13,8 @@ from ultrafuser.lookup import lookup
 
 __all__ = ["Opened", "open_fused", "quiet_libraries"]
 
+GGUF = ".gguf"
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -63,31 +65,25 @@ def open_fused(
 ) -> Opened:
     """The fused model and its tokenizer, ready to speak.
 
-    `source` is a folder, "zoo:name", or with a revision a Hub id; a folder that is not there is named at once. A plain
-    causal LM becomes a fused model of one specialist, in its own template (`plain` where it has none).
+    `source` is a folder, a GGUF file, "zoo:name", or with a revision a Hub id; one that is not there is named at once.
+    A plain causal LM becomes a fused model of one specialist, in its own template (`plain` where it has none).
     `specialist_paths` are NAME=FOLDER. A wrong name in `only` is refused before any weights are read.
     """
-    folder = _locate(source, revision)
+    path = _locate(source, revision)
     paths = _named_paths(specialist_paths)
-    _check_only(folder, only)
+    _check_only(path, only)
     place = _device(device)
     quiet_libraries()
-    from transformers import AutoTokenizer
-
     from ultrafuser.modeling import UltraFuserForCausalLM
-    from ultrafuser.modeling.specialists import read_config
+    from ultrafuser.modeling.specialists import open_tokenizer, read_config, resolve
 
-    if read_config(folder, "MODEL").model_type == "ultrafuser":
-        model = UltraFuserForCausalLM.from_pretrained(folder, specialist_paths=paths)
+    if path.is_dir() and read_config(path, "MODEL").model_type == "ultrafuser":
+        model = UltraFuserForCausalLM.from_pretrained(path, specialist_paths=paths)
     elif paths:
         raise ValueError(f"--specialist-path: {source!r} is no fused model, so it has no specialists to find")
     else:
-        model = _single(folder)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (ValueError, OSError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"MODEL: the tokenizer in {str(folder)!r} cannot be opened ({reason})") from error
+        model = _single(path)
+    tokenizer = open_tokenizer(resolve(path, field="MODEL"), "MODEL")
     return Opened(source, model.to(place).eval(), tokenizer)
 
 
@@ -100,18 +96,21 @@ def quiet_libraries() -> None:
 
 
 def _locate(source: str, revision: str | None) -> Path:
-    """The model's folder; a Hub id, which it is exactly when a revision is given, is fetched."""
+    """The model's folder or GGUF file; a Hub id, which it is exactly when a revision is given, is fetched."""
     if revision is not None:
         from ultrafuser.modeling.specialists import resolve
 
         return resolve(source, revision, "MODEL").folder
     folder = Path(resolve_source(source)).expanduser()
+    if folder.suffix == GGUF and folder.is_file():
+        return folder
     if not folder.is_dir():
-        kind = "is a file, not a folder" if folder.exists() else "does not exist"
+        kind = "is a file, neither a folder nor a .gguf file" if folder.exists() else "does not exist"
         hint = (
             "; a model on the Hub needs --revision too, for example --revision main" if source.count("/") == 1 else ""
         )
-        raise ValueError(f"MODEL: folder {source!r} {kind}{hint}")
+        what = "file" if folder.suffix == GGUF else "folder"
+        raise ValueError(f"MODEL: {what} {source!r} {kind}{hint}")
     if not (folder / "config.json").is_file():
         inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
         hint = f"; did you mean {str(folder / inside[0])!r}?" if inside else ""
@@ -123,6 +122,9 @@ def _check_only(folder: Path, only: str | None) -> None:
     from ultrafuser.generation import only_weights
 
     if only is None:
+        return
+    if folder.is_file():
+        only_weights([folder.stem], only)
         return
     file = folder / "config.json"
     try:
@@ -138,17 +140,17 @@ def _named_paths(pairs: Sequence[str] | None) -> dict[str, str]:
         name, mark, folder = pair.partition("=")
         if not mark or not name or not folder:
             raise ValueError(f"--specialist-path: {pair!r} must read NAME=FOLDER")
-        if not Path(folder).expanduser().is_dir():
+        if not Path(folder).expanduser().exists():
             raise ValueError(f"--specialist-path: folder {folder!r} does not exist")
         paths[name] = folder
     return paths
 
 
-def _single(folder: Path) -> Any:
+def _single(path: Path) -> Any:
     from ultrafuser.modeling import UltraFuserForCausalLM
     from ultrafuser.templates import load_template
 
-    model = UltraFuserForCausalLM.from_specialists({folder.name: folder})
+    model = UltraFuserForCausalLM.from_specialists({path.stem if path.is_file() else path.name: path})
     if not model.config.templates[0]:
         model.config.templates = [load_template("plain")]
     return model

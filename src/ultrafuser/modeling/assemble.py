@@ -122,7 +122,7 @@ def provenance(specialist: PreTrainedModel) -> dict[str, Any]:
     return {
         "id": origin.hub_id if origin else None,
         "revision": origin.revision if origin else None,
-        "licence": licence_of(origin.folder) if origin else None,
+        "licence": licence_of(origin.path) if origin else None,
         "sha256": None,
     }
 

@@ -108,7 +108,7 @@ def _hash_sources(model: "UltraFuserForCausalLM") -> None:
     for entry, specialist in zip(model.config.sources, model.specialists, strict=True):
         origin: Origin | None = getattr(specialist, "ultrafuser_origin", None)
         if origin is not None and entry.get("sha256") is None:
-            entry["sha256"] = content_hash(origin.folder)
+            entry["sha256"] = content_hash(origin.path)
 
 
 def _write_gate(model: "UltraFuserForCausalLM", folder: Path, final: Path) -> None:
@@ -125,8 +125,8 @@ def _write_gate(model: "UltraFuserForCausalLM", folder: Path, final: Path) -> No
             )
         _check_unchanged(name, specialist, origin)
         if origin.hub_id is None:
-            entry["folder"] = str(origin.folder)
-            entry["folder_from_here"] = os.path.relpath(origin.folder, final.resolve())
+            entry["folder"] = str(origin.path)
+            entry["folder_from_here"] = os.path.relpath(origin.path, final.resolve())
     state = {f"gate.{key}": value.detach().cpu().contiguous() for key, value in model.gate.state_dict().items()}
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     config.save_pretrained(folder)
@@ -135,11 +135,11 @@ def _write_gate(model: "UltraFuserForCausalLM", folder: Path, final: Path) -> No
 
 def _check_unchanged(name: str, specialist: Any, origin: Origin) -> None:
     """Raise ValueError where a specialist learned since it was opened: a gate-only checkpoint would lose that."""
-    stored = open_specialist(origin.folder, dtype=specialist.dtype, field=f"specialists.{name}").state_dict()
+    stored = open_specialist(origin.path, dtype=specialist.dtype, field=f"specialists.{name}").state_dict()
     for key, value in specialist.state_dict().items():
         if not torch.equal(value.detach().cpu(), stored[key].cpu()):
             raise ValueError(
-                f"specialists.{name}: its weights differ from those in {str(origin.folder)!r} (first in {key}), so it "
+                f"specialists.{name}: its weights differ from those in {str(origin.path)!r} (first in {key}), so it "
                 "was trained after it was opened; a gate-only checkpoint would lose that. Save without gate_only"
             )
 
@@ -200,7 +200,7 @@ def _load_gate(
     ]
     state = load_file(str(cached_file(path, WEIGHTS, **hub)))
     for j, (name, origin) in enumerate(zip(config.specialist_names, origins, strict=True)):
-        specialist = open_specialist(origin.folder, field=f"specialists.{name}")
+        specialist = open_specialist(origin.path, field=f"specialists.{name}")
         state |= {f"specialist{j}.{key}": value for key, value in specialist.state_dict().items()}
     config = copy.deepcopy(config)
     config.gate_only = False
@@ -225,17 +225,17 @@ def _verified(name: str, entry: Mapping[str, Any], given: str | os.PathLike | No
         origin = resolve(entry["id"], entry.get("revision"), field)
     else:
         nearby = Path(path) / entry.get("folder_from_here", "")
-        folder = nearby if entry.get("folder_from_here") and nearby.is_dir() else Path(entry.get("folder") or "?")
-        if not folder.is_dir():
+        folder = nearby if entry.get("folder_from_here") and nearby.exists() else Path(entry.get("folder") or "?")
+        if not folder.exists():
             raise ValueError(
                 f"{field}: folder {str(folder)!r} does not exist any more; say where it is now with "
                 f"specialist_paths={{{name!r}: ...}}"
             )
-        origin = Origin(folder.resolve())
-    found, expected = content_hash(origin.folder), entry.get("sha256")
+        origin = resolve(folder, field=field)
+    found, expected = content_hash(origin.path), entry.get("sha256")
     if found != expected:
         raise ValueError(
-            f"{field}: the weights in {str(origin.folder)!r} have SHA-256 {found}, but this gate belongs to "
+            f"{field}: the weights in {str(origin.path)!r} have SHA-256 {found}, but this gate belongs to "
             f"{expected}; point at the right ones with specialist_paths={{{name!r}: ...}}, or train a gate for these"
         )
     return origin

@@ -8,11 +8,13 @@ from pathlib import Path
 
 
 def weight_files(folder: str | os.PathLike) -> list[Path]:
-    """The safetensors files of a model folder or, where there are none, its .bin files, by name.
+    """The safetensors files of a model folder or, where there are none, its .bin files, by name; a GGUF file itself.
 
     Where an index lists the shards, exactly those. Raises ValueError where a listed shard is missing.
     """
     folder = Path(folder)
+    if folder.is_file():
+        return [folder]
     index = folder / "model.safetensors.index.json"
     if index.is_file() and not (folder / "model.safetensors").is_file():
         listed = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
@@ -29,7 +31,7 @@ def weight_files(folder: str | os.PathLike) -> list[Path]:
 
 
 def content_hash(folder: str | os.PathLike) -> str:
-    """SHA-256 over name, format, shape and bytes of every tensor in order of name; over the files for .bin weights.
+    """SHA-256 over name, format, shape and bytes of every tensor in order of name; over the files for .bin and .gguf.
 
     The same model saved in one file or in shards has one hash. Raises ValueError where the folder holds no weights.
     """

@@ -1,4 +1,4 @@
-"""Opening a specialist: a local folder or a Hub id with its revision; clear errors, and a hash of its weights."""
+"""Opening a specialist: a folder, a GGUF file, or a Hub id with its revision; clear errors, a hash of its weights."""
 
 import json
 import os
@@ -11,34 +11,43 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
+from ultrafuser.modeling import gguf
 from ultrafuser.modeling.hashing import content_hash, weight_files
 
-__all__ = ["Origin", "content_hash", "is_folder_like", "open_specialist", "resolve"]
+__all__ = ["Origin", "content_hash", "is_folder_like", "open_specialist", "open_tokenizer", "resolve"]
 
 HUB_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"]
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a specialist lies: its folder on this machine and, if it came from the Hub, its id and commit."""
+    """Where a specialist lies: its folder on this machine, the GGUF `file` in it if it is one, its Hub id and commit
+    if it came from there."""
 
     folder: Path
     hub_id: str | None = None
     revision: str | None = None
+    file: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """What opens it: the GGUF file, or the folder."""
+        return self.folder if self.file is None else self.folder / self.file
 
 
 def is_folder_like(source: str | os.PathLike) -> bool:
-    """Whether `source` means a folder: it exists, is a Path, or is written like a path rather than like `owner/name`.
+    """Whether `source` means a place on this machine: it exists, is a Path or a .gguf file, or is written like a path
+    rather than like `owner/name`.
 
     `runs/text` is taken for a folder where `runs` exists here, for a Hub id otherwise.
     """
-    if not isinstance(source, str):
+    if not isinstance(source, str) or gguf.is_gguf(source):
         return True
     path = Path(os.path.expanduser(source))
     if path.exists() or source.startswith((".", "~", "/", os.sep)) or source.endswith(("/", os.sep)):
@@ -48,19 +57,21 @@ def is_folder_like(source: str | os.PathLike) -> bool:
 
 
 def resolve(source: str | os.PathLike, revision: str | None = None, field: str = "source") -> Origin:
-    """The folder of `source`, fetched from the Hub where it is an id. Raises ValueError, for a folder at once."""
+    """Where `source` lies, fetched from the Hub where it is an id. Raises ValueError, for a local place at once."""
     if not is_folder_like(source):
         return _from_hub(str(source), revision, field)
     folder = Path(os.path.expanduser(os.fspath(source)))
+    kind = "file" if gguf.is_gguf(source) else "folder"
     if not folder.exists():
-        raise ValueError(f"{field}: folder {os.fspath(source)!r} does not exist; check the path")
-    if not folder.is_dir():
+        raise ValueError(f"{field}: {kind} {os.fspath(source)!r} does not exist; check the path")
+    if not folder.is_dir() and kind == "folder":
         raise ValueError(
             f"{field}: {os.fspath(source)!r} is a file; give the folder that holds config.json and weights"
         )
     if revision is not None:
-        raise ValueError(f"{field}: revision {revision!r} goes with a Hub id, but {os.fspath(source)!r} is a folder")
-    return Origin(folder.resolve())
+        raise ValueError(f"{field}: revision {revision!r} goes with a Hub id, but {os.fspath(source)!r} is a {kind}")
+    path = folder.resolve()
+    return Origin(path) if path.is_dir() else Origin(path.parent, file=path.name)
 
 
 def _from_hub(name: str, revision: str | None, field: str) -> Origin:
@@ -81,7 +92,9 @@ def _from_hub(name: str, revision: str | None, field: str) -> Origin:
 
 
 def read_config(folder: Path, field: str) -> PreTrainedConfig:
-    """The configuration in `folder`. Raises ValueError where there is none, it is broken, or of an unknown kind."""
+    """The configuration in a folder or GGUF file. Raises ValueError where there is none, it is broken or unknown."""
+    if folder.is_file():
+        return gguf.open_config(folder, field)
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"{field}: folder {str(folder)!r} has no config.json; it does not hold a Transformers model")
@@ -144,30 +157,52 @@ def open_specialist(
     field: str = "source",
     attn_implementation: str | None = None,
 ) -> PreTrainedModel:
-    """Load a causal LM from a folder or from the Hub, in its own number format unless `dtype` says otherwise.
+    """Load a causal LM from a folder, a GGUF file or the Hub, in its own number format unless `dtype` says otherwise.
 
-    Raises ValueError naming `field` where it does not exist, is not a causal LM, or has broken or incomplete weights.
+    A GGUF file's quantised weights are unpacked, to float32 where no `dtype` is named. Raises ValueError naming `field`
+    where it does not exist, is not a causal LM, or has broken or incomplete weights.
     """
     origin = resolve(source, revision, field)
-    config = read_config(origin.folder, field)
-    check_causal(config, field)
-    check_weights(origin.folder, field)
     options = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
+    config = read_config(origin.path, field)
+    check_causal(config, field)
+    if origin.file is not None:
+        model = gguf.open_weights(origin.path, config, dtype, field, **options)
+    else:
+        model = _open_folder(origin.folder, config, dtype, field, options)
+    model.config._name_or_path = origin.hub_id or str(origin.path)
+    model.ultrafuser_origin = origin
+    return model.to(device) if device is not None else model
+
+
+def _open_folder(
+    folder: Path, config: PreTrainedConfig, dtype: torch.dtype | str | None, field: str, options: dict[str, Any]
+) -> PreTrainedModel:
+    check_weights(folder, field)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            origin.folder, config=config, dtype="auto" if dtype is None else dtype, output_loading_info=True, **options
+            folder, config=config, dtype="auto" if dtype is None else dtype, output_loading_info=True, **options
         )
     except (RuntimeError, ValueError, SafetensorError, OSError) as error:
-        raise ValueError(f"{field}: the weights in {str(origin.folder)!r} do not load: {error}") from error
+        raise ValueError(f"{field}: the weights in {str(folder)!r} do not load: {error}") from error
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise ValueError(
-            f"{field}: {str(origin.folder)!r} lacks {len(missing)} weights, first {missing[0]!r}; a specialist must be "
+            f"{field}: {str(folder)!r} lacks {len(missing)} weights, first {missing[0]!r}; a specialist must be "
             "a complete causal language model with its output head"
         )
-    model.config._name_or_path = origin.hub_id or str(origin.folder)
-    model.ultrafuser_origin = origin
-    return model.to(device) if device is not None else model
+    return model
+
+
+def open_tokenizer(origin: Origin, field: str = "tokenizer") -> Any:
+    """The tokenizer of a model: in its GGUF file, or beside its weights. Raises ValueError where there is none."""
+    if origin.file is not None:
+        return gguf.open_tokenizer(origin.path, field)
+    try:
+        return AutoTokenizer.from_pretrained(origin.folder, trust_remote_code=False)
+    except (ValueError, OSError, KeyError, ImportError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{field}: the tokenizer in {str(origin.folder)!r} cannot be opened ({reason})") from error
 
 
 def describe(specialist: PreTrainedModel) -> dict[str, Any]:
@@ -178,7 +213,9 @@ def describe(specialist: PreTrainedModel) -> dict[str, Any]:
 
 
 def licence_of(folder: Path) -> str | None:
-    """The licence that the folder's README.md declares in its front matter, or None."""
+    """The licence that the folder's README.md declares in its front matter, or a GGUF file in itself, or None."""
+    if folder.is_file():
+        return gguf.licence(folder)
     readme = folder / "README.md"
     if not readme.is_file():
         return None

@@ -3,19 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
-from ultrafuser.modeling.specialists import Origin
+from ultrafuser.modeling.specialists import Origin, open_tokenizer
 
 
 def tokenizer_of(specialist: PreTrainedModel) -> Any:
-    """The tokenizer beside a specialist's weights, or None where there is none."""
+    """The tokenizer beside a specialist's weights or in its file, or None where there is none."""
     origin: Origin | None = getattr(specialist, "ultrafuser_origin", None)
-    if origin is None or not any(origin.folder.glob("tokenizer*")):
+    if origin is None or (origin.file is None and not any(origin.folder.glob("tokenizer*"))):
         return None
     try:
-        return AutoTokenizer.from_pretrained(origin.folder, trust_remote_code=False)
-    except (ValueError, OSError, KeyError, ImportError):
+        return open_tokenizer(origin)
+    except ValueError:
         return None
 
 
