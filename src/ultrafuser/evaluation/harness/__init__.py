@@ -1,0 +1,31 @@
+"""A fused model inside lm-evaluation-harness: its model class, and tasks over local files. Importing it is light."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ultrafuser.evaluation.harness.local_tasks import write_tasks
+
+if TYPE_CHECKING:
+    from ultrafuser.evaluation.harness.model import UltraFuserLM
+
+NAMES = ("ultrafuser", "ultrafuser-fused")
+
+__all__ = ["NAMES", "UltraFuserLM", "register", "write_tasks"]
+
+
+def register() -> None:
+    """Make the model known to lm-eval under `NAMES`, so that `simple_evaluate(model="ultrafuser", ...)` finds it.
+
+    lm-eval looks for no plugins and takes a registry that holds anything for a complete one: its own models come first.
+    """
+    import_module("lm_eval.models")
+    registry = import_module("lm_eval.api.registry")
+    if NAMES[0] not in registry.MODEL_REGISTRY:
+        registry.register_model(*NAMES)(__getattr__("UltraFuserLM"))
+
+
+def __getattr__(name: str) -> Any:
+    """Import lm-eval and torch only when the model class is first asked for."""
+    if name != "UltraFuserLM":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module(f"{__name__}.model").UltraFuserLM
