@@ -1,9 +1,24 @@
 """The table of benchmarks; a new one is a module here and a row in `BENCHMARKS`."""
 
 from ultrafuser.evaluation.benchmark import Benchmark
+from ultrafuser.evaluation.benchmarks.gsm8k import GSM8K
+from ultrafuser.evaluation.benchmarks.loss import ResponseLoss
+from ultrafuser.evaluation.benchmarks.math import MATH
+from ultrafuser.evaluation.benchmarks.multiple_choice import AQuA, SATMath
+from ultrafuser.evaluation.benchmarks.svamp import SVAMP
+from ultrafuser.evaluation.benchmarks.truthfulqa import TruthfulQA, TruthfulQAChoices
 
 __all__ = ["BENCHMARKS"]
 
-_ROWS: tuple[Benchmark, ...] = ()
+_ROWS: tuple[Benchmark, ...] = (
+    AQuA(),
+    GSM8K(),
+    ResponseLoss(),
+    MATH(),
+    SATMath(),
+    SVAMP(),
+    TruthfulQA(),
+    TruthfulQAChoices(),
+)
 
 BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ROWS}
