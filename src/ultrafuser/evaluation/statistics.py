@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ultrafuser.evaluation.units import RATINGS
+
 if TYPE_CHECKING:
     from ultrafuser.evaluation.record import Entry
 
@@ -21,7 +23,6 @@ __all__ = ["LEVEL", "RESAMPLES", "difference_draws", "paired", "pass_at_k", "sco
 RESAMPLES = 10_000
 LEVEL = 0.05  # a difference whose p value is below this is called beyond noise
 BATCH_CELLS = 4_000_000  # resamples are drawn in batches of about this many numbers, to bound memory
-RATINGS = frozenset({"rating", "rating_first_turn", "rating_second_turn"})  # 1 to 10: all 1 is not "all right"
 Floats = np.ndarray
 Seed = int | Sequence[int]
 
@@ -43,7 +44,7 @@ class _Items:
         return float(self.above.sum() / self.below.sum())
 
     def binary(self, metric: str) -> bool:
-        """Whether every item is simply right or wrong and all count alike."""
+        """Whether every item is simply right or wrong and all count alike. Ratings are not: 1 of 10 is not right."""
         plain = metric not in RATINGS and bool(np.isin(self.values, (0.0, 1.0)).all())
         return plain and bool((self.below == self.below[0]).all())
 
