@@ -8,14 +8,18 @@ from ultrafuser.generation.text import IncrementalText
 
 if TYPE_CHECKING:
     from ultrafuser.generation.engine import ContextFull, Generation, TokenEvent, generate_batch, stream
+    from ultrafuser.generation.likelihood import Scored, likelihoods, token_likelihoods
     from ultrafuser.generation.scoring import score, score_text, score_turns
 
 _HOME = {
     "ContextFull": "engine",
     "Generation": "engine",
     "TokenEvent": "engine",
+    "Scored": "likelihood",
     "generate_batch": "engine",
+    "likelihoods": "likelihood",
     "stream": "engine",
+    "token_likelihoods": "likelihood",
     "score": "scoring",
     "score_text": "scoring",
     "score_turns": "scoring",
@@ -26,13 +30,16 @@ __all__ = [
     "Generation",
     "IncrementalText",
     "Sampling",
+    "Scored",
     "TokenEvent",
     "generate_batch",
+    "likelihoods",
     "only_weights",
     "score",
     "score_text",
     "score_turns",
     "stream",
+    "token_likelihoods",
 ]
 
 
