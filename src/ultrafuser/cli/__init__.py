@@ -10,12 +10,20 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ultrafuser.cli import demo_verb, recipe_verbs, set_verbs, talk_verbs, train_verb, zoo_verbs
+from ultrafuser.cli import demo_verb, lm_eval_verb, recipe_verbs, set_verbs, talk_verbs, train_verb, zoo_verbs
 from ultrafuser.cli.common import say_error
 
 __all__ = ["build_app", "main"]
 
-VERB_MODULES = (demo_verb, recipe_verbs, train_verb, talk_verbs, set_verbs, zoo_verbs)  # in the order of --help
+VERB_MODULES = (
+    demo_verb,
+    recipe_verbs,
+    train_verb,
+    talk_verbs,
+    set_verbs,
+    lm_eval_verb,
+    zoo_verbs,
+)  # in the order of --help
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException; its module depends on typer's version
 EXIT_USER_ERROR = 2
 

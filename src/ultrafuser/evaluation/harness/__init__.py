@@ -7,10 +7,12 @@ from ultrafuser.evaluation.harness.local_tasks import write_tasks
 
 if TYPE_CHECKING:
     from ultrafuser.evaluation.harness.model import UltraFuserLM
+    from ultrafuser.evaluation.harness.opening import choose_device, locate
 
 NAMES = ("ultrafuser", "ultrafuser-fused")
+_HOME = {"UltraFuserLM": "model", "choose_device": "opening", "locate": "opening"}
 
-__all__ = ["NAMES", "UltraFuserLM", "register", "write_tasks"]
+__all__ = ["NAMES", "UltraFuserLM", "choose_device", "locate", "register", "write_tasks"]
 
 
 def register() -> None:
@@ -25,7 +27,7 @@ def register() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Import lm-eval and torch only when the model class is first asked for."""
-    if name != "UltraFuserLM":
+    """Import lm-eval and torch only when what needs them is first asked for."""
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return import_module(f"{__name__}.model").UltraFuserLM
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

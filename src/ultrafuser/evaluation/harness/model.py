@@ -20,7 +20,7 @@ from lm_eval.models.utils_hf import get_dtype
 from torch import Tensor
 
 from ultrafuser.evaluation.harness.chat import Chat, pack, unpack
-from ultrafuser.evaluation.harness.opening import Place, locate, open_model
+from ultrafuser.evaluation.harness.opening import Place, choose_device, locate, open_model
 from ultrafuser.evaluation.harness.stand_ins import StandIns
 from ultrafuser.generation.engine import chat_templates, stop_ids
 from ultrafuser.lookup import did_you_mean
@@ -60,7 +60,7 @@ class UltraFuserLM(HFLM):
         if not isinstance(pretrained, UltraFuserForCausalLM):
             pretrained = str(pretrained)
             self._place = locate(pretrained, options.get("revision"), only)
-            options["device"] = _device(options.get("device"))
+            options["device"] = choose_device(options.get("device"))
         elif options.get("tokenizer") is None or only is not None or specialist_paths is not None:
             raise ValueError(
                 "pretrained: a model in memory goes with tokenizer=..., and without only, specialist_paths"
@@ -88,8 +88,8 @@ class UltraFuserLM(HFLM):
 
     def _create_tokenizer(self, pretrained: Any, *args: Any, **options: Any) -> None:
         if self._place is not None:
-            pretrained = str(self._place.folder)
-            options |= {"revision": "main", "gguf_file": self._place.gguf_file}
+            pretrained = str(self._place.origin.folder)
+            options |= {"revision": "main", "gguf_file": self._place.origin.file}
         super()._create_tokenizer(pretrained, *args, **options)
 
     def _create_model(self, pretrained: str, *, dtype: Any = "auto", **options: Any) -> None:
@@ -230,15 +230,3 @@ def _check_options(options: Mapping[str, Any]) -> None:
             raise ValueError(f"model_args: {name!r} is not one of {choices}{did_you_mean(name, known)}")
         if name in NOT_OURS and value not in (None, False, "", "default", "causal"):
             raise ValueError(f"model_args: {name}={value!r} is for other kinds of model; leave it out")
-
-
-def _device(wanted: str | None) -> str:
-    """The device asked for, or the fastest there is. Raises ValueError for one that this machine lacks."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted is None:
-        return next(kind for kind, here in there.items() if here)
-    kind, _, number = wanted.partition(":")
-    if not there.get(kind) or (kind == "cuda" and number and int(number) >= torch.cuda.device_count()):
-        have = ", ".join(name for name, here in there.items() if here)
-        raise ValueError(f"device: {wanted!r} is not on this machine; there is {have}")
-    return wanted

@@ -3,49 +3,42 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 
 from ultrafuser.lookup import did_you_mean
 from ultrafuser.modeling import UltraFuserForCausalLM
-from ultrafuser.modeling.specialists import is_folder_like, open_specialist, read_config, resolve
+from ultrafuser.modeling.specialists import Origin, is_folder_like, open_specialist, read_config, resolve
 
-__all__ = ["Place", "locate", "open_model"]
+__all__ = ["Place", "choose_device", "locate", "open_model"]
 
-FIELD = "pretrained"
+FIELD = "pretrained"  # what lm-eval calls it
 
 
 @dataclass(frozen=True)
 class Place:
-    """A model on this machine: its folder, the GGUF file in it where it is one, and its specialists' names."""
+    """A model on this machine, whether it is a fused one, and its specialists' names."""
 
-    folder: Path
-    gguf_file: str | None
+    origin: Origin
     fused: bool
     names: tuple[str, ...]
 
 
-def locate(source: str, revision: str | None = None, only: str | None = None) -> Place:
+def locate(source: str, revision: str | None = None, only: str | None = None, field: str = FIELD) -> Place:
     """Find a model and look at its configuration, before any weights are read.
 
     `source` is a folder, a .gguf file or a Hub id. `revision` counts for a Hub id only, as in lm-eval. Raises
     ValueError for a model that is not there or cannot be read, and for a specialist `only` that it does not have.
     """
-    path = Path(os.path.expanduser(source))
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise ValueError(f"{FIELD}: file {source!r} does not exist; check the path")
-        place = Place(path.resolve().parent, path.name, False, (path.stem,))
-    else:
-        folder = resolve(source, None if is_folder_like(source) else revision, FIELD).folder
-        config = read_config(folder, FIELD)
-        fused = config.model_type == "ultrafuser"
-        place = Place(folder, None, fused, tuple(config.specialist_names) if fused else (folder.name,))
+    origin = resolve(source, None if is_folder_like(source) else revision, field)
+    config = read_config(origin.path, field)
+    fused = config.model_type == "ultrafuser"
+    name = origin.folder.name if origin.file is None else origin.path.stem
+    place = Place(origin, fused, tuple(config.specialist_names) if fused else (name,))
     if only is not None and only not in place.names:
         choices = ", ".join(place.names)
         raise ValueError(f"only: {only!r} is not one of {choices}{did_you_mean(only, place.names)}")
@@ -66,18 +59,19 @@ def open_model(
     """
     if not place.fused:
         if specialist_paths:
-            raise ValueError(f"specialist_paths: {str(place.folder)!r} is no fused model, so it has none to find")
+            raise ValueError(f"specialist_paths: {str(place.origin.path)!r} is no fused model, so it has none to find")
         return _single(place, dtype)
-    model = UltraFuserForCausalLM.from_pretrained(place.folder, dtype=dtype, specialist_paths=specialist_paths)
+    model = UltraFuserForCausalLM.from_pretrained(place.origin.folder, dtype=dtype, specialist_paths=specialist_paths)
     return model if only is None or len(place.names) == 1 else _alone(model, place.names.index(only))
 
 
 def _single(place: Place, dtype: torch.dtype | str | None) -> UltraFuserForCausalLM:
-    source = place.folder if place.gguf_file is None else place.folder / place.gguf_file
-    specialist = open_specialist(source, dtype=dtype, field=FIELD)
+    specialist = open_specialist(place.origin.path, dtype=dtype, field=FIELD)
     (name,) = place.names
     model = UltraFuserForCausalLM.from_specialists({name: specialist}, vocab_size=_rows(specialist))
-    if specialist.generation_config is not None:
+    if place.origin.file is not None:
+        model.generation_config = GenerationConfig.from_model_config(specialist.config)
+    elif specialist.generation_config is not None:
         model.generation_config = copy.deepcopy(specialist.generation_config)
     return model
 
@@ -93,3 +87,15 @@ def _alone(model: UltraFuserForCausalLM, j: int) -> UltraFuserForCausalLM:
 
 def _rows(specialist: Any) -> int:
     return int(specialist.get_output_embeddings().weight.shape[0])
+
+
+def choose_device(wanted: str | None) -> str:
+    """The device asked for, or the fastest there is. Raises ValueError for one that this machine lacks."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted is None:
+        return next(kind for kind, here in there.items() if here)
+    kind, _, number = wanted.partition(":")
+    if not there.get(kind) or (kind == "cuda" and number and int(number) >= torch.cuda.device_count()):
+        have = ", ".join(name for name, here in there.items() if here)
+        raise ValueError(f"device: {wanted!r} is not on this machine; there is {have}")
+    return wanted
