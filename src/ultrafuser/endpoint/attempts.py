@@ -42,7 +42,7 @@ class RefusedError(Exception):
         """What to tell the user when nothing can be made of it."""
         reason = rejection(self.status, self.body, self.said)
         if reason is not None:
-            return RejectedError(f"{address} refused a request: {reason} ({self.said})")
+            return RejectedError(f"{address} refused a request: {reason} ({self.said})", self.status)
         return status_error(address, self.status, self.said)
 
 

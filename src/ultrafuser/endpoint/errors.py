@@ -9,7 +9,11 @@ __all__ = ["EndpointError", "RejectedError", "rejection", "status_error"]
 
 
 class EndpointError(ValueError):
-    """The endpoint cannot be used as asked: further requests would fail as well."""
+    """The endpoint cannot be used as asked: other requests would fail as well. `status` is HTTP's, where there is one."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class RejectedError(EndpointError):
@@ -50,4 +54,4 @@ def status_error(address: str, status: int, said: str, attempts: int = 1) -> End
     """The error for an HTTP status that is no success, after `attempts` attempts."""
     fix = _FIXES.get(status, "see the server's log" if status >= 500 else "check the request's settings")
     tries = f" after {attempts} attempts" if attempts > 1 else ""
-    return EndpointError(f"{address} answered with HTTP status {status}{tries} ({said}); {fix}")
+    return EndpointError(f"{address} answered with HTTP status {status}{tries} ({said}); {fix}", status)
