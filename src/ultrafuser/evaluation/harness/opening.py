@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from ultrafuser.evaluation.subjects.local import only_specialist
 from ultrafuser.lookup import did_you_mean
 from ultrafuser.modeling import UltraFuserForCausalLM
 from ultrafuser.modeling.specialists import Origin, is_folder_like, open_specialist, read_config, resolve
@@ -62,7 +63,7 @@ def open_model(
             raise ValueError(f"specialist_paths: {str(place.origin.path)!r} is no fused model, so it has none to find")
         return _single(place, dtype)
     model = UltraFuserForCausalLM.from_pretrained(place.origin.folder, dtype=dtype, specialist_paths=specialist_paths)
-    return model if only is None or len(place.names) == 1 else _alone(model, place.names.index(only))
+    return model if only is None or len(place.names) == 1 else only_specialist(model, None, only)
 
 
 def _single(place: Place, dtype: torch.dtype | str | None) -> UltraFuserForCausalLM:
@@ -74,15 +75,6 @@ def _single(place: Place, dtype: torch.dtype | str | None) -> UltraFuserForCausa
     elif specialist.generation_config is not None:
         model.generation_config = copy.deepcopy(specialist.generation_config)
     return model
-
-
-def _alone(model: UltraFuserForCausalLM, j: int) -> UltraFuserForCausalLM:
-    name, specialist = model.config.specialist_names[j], model.specialists[j]
-    alone = UltraFuserForCausalLM.from_specialists(
-        {name: specialist}, templates=[model.config.templates[j]], vocab_size=model.config.vocab_size
-    )
-    alone.generation_config = copy.deepcopy(model.generation_config)
-    return alone
 
 
 def _rows(specialist: Any) -> int:
