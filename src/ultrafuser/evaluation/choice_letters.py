@@ -12,6 +12,8 @@ import re
 
 __all__ = ["final_letter"]
 
+LONGEST_LINE = 400  # characters of a line that can be an option's letter and text
+
 _BOX = re.compile(r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 _WRAPPING = re.compile(r"\\(?:text|textbf|textrm|mathbf|mathrm|boldsymbol|boxed)\b|\\[()\[\] ,;]|[*_`${}]")
 _LETTER = re.compile(
@@ -50,7 +52,7 @@ def final_letter(answer: str) -> tuple[str | None, str]:
     letters = _stated(text)
     if letters:
         return _one(letters, "the answer stated last")
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in text.splitlines() if len(line) <= LONGEST_LINE]
     for pattern in (_ALONE, _WITH_TEXT):
         found = [match for line in lines if (match := pattern.fullmatch(line))]
         if found:
