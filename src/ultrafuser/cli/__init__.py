@@ -10,7 +10,16 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ultrafuser.cli import demo_verb, lm_eval_verb, recipe_verbs, set_verbs, talk_verbs, train_verb, zoo_verbs
+from ultrafuser.cli import (
+    demo_verb,
+    eval_verbs,
+    lm_eval_verb,
+    recipe_verbs,
+    set_verbs,
+    talk_verbs,
+    train_verb,
+    zoo_verbs,
+)
 from ultrafuser.cli.common import say_error
 
 __all__ = ["build_app", "main"]
@@ -20,8 +29,9 @@ VERB_MODULES = (
     recipe_verbs,
     train_verb,
     talk_verbs,
-    set_verbs,
+    eval_verbs,
     lm_eval_verb,
+    set_verbs,
     zoo_verbs,
 )  # in the order of --help
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException; its module depends on typer's version

@@ -108,7 +108,7 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What differs between the run on the disk and the one asked for; where a file lies may change."""
     from ultrafuser.training.work import differences
 
-    found = [text for name in ("model", "subject") for text in differences(old.get(name), new[name], name)]
+    found = differences(old.get("subject"), new["subject"], "subject")
     for name, about in new["benchmarks"].items():
         if name in old["benchmarks"]:
             found += differences(_essence(old["benchmarks"][name]), _essence(about), name)

@@ -13,10 +13,9 @@ from ultrafuser.evaluation.data import Loaded
 from ultrafuser.evaluation.subject import Asking, Subject
 from ultrafuser.evaluation.tools import Tools
 
-__all__ = ["Options", "Task", "check", "make_task", "missing", "pick"]
+__all__ = ["Options", "Task", "check", "lacking", "make_task", "missing", "pick"]
 
 DEFAULT_BATCH = 8
-NEEDED = {"scipy": "scores with intervals"}  # packages of the extra `eval` that every run uses
 WHAT = {
     Needs.ANSWERS: "written answers",
     Needs.CHOICES: "log-probabilities of one-word answers",
@@ -170,12 +169,12 @@ def pick(items: Sequence[Item], limit: int | None) -> list[Item]:
     return [items[place] for place in sorted(ranked[:limit])]
 
 
-def missing(benchmark: Benchmark, subject: Subject, tools: Tools) -> str | None:
-    """Why a benchmark cannot be run with this subject and these tools; None when it can."""
-    if benchmark.needs not in subject.offers:
-        return f"it needs {WHAT[benchmark.needs]}, which {subject.name} does not give"
+def lacking(benchmark: Benchmark, tools: Tools) -> str | None:
+    """Why a benchmark's answers could not be graded with these tools; None when they can."""
     if "judge" in benchmark.uses and tools.judge is None:
         return "it needs a judge; give --judge URL with --judge-model NAME, or --reward-model FOLDER"
+    if "rating" in benchmark.uses and tools.judge is not None and not tools.judge.rates:
+        return f"it needs a judge that rates answers, which {tools.judge.name} does not; give --judge URL instead"
     if "sandbox" in benchmark.uses:
         try:
             tools.sandbox.describe()
@@ -184,13 +183,21 @@ def missing(benchmark: Benchmark, subject: Subject, tools: Tools) -> str | None:
     return None
 
 
+def missing(benchmark: Benchmark, subject: Subject, tools: Tools) -> str | None:
+    """Why a benchmark cannot be run with this subject and these tools; None when it can."""
+    if benchmark.needs not in subject.offers:
+        return f"it needs {WHAT[benchmark.needs]}, which {subject.name} does not give"
+    return lacking(benchmark, tools)
+
+
 def check(tasks: Sequence[Task], subject: Subject, tools: Tools) -> None:
     """Everything that can be known to fail before the first answer. Raises ValueError naming benchmark and fix."""
     if not tasks:
         raise ValueError("--benchmarks: none is named; `ultrafuser eval list` shows them")
-    for package, why in NEEDED.items():
-        if importlib.util.find_spec(package) is None:
-            raise ValueError(f"the package {package} is missing ({why}); install it: pip install 'ultrafuser[eval]'")
+    packages = {"scipy": True, "math_verify": any(task.benchmark.domain == "math" for task in tasks)}
+    for package, needed in packages.items():
+        if needed and importlib.util.find_spec(package) is None:
+            raise ValueError(f"the package {package} is missing; install it with: pip install 'ultrafuser[eval]'")
     for task in tasks:
         reason = missing(task.benchmark, subject, tools)
         if reason is not None:

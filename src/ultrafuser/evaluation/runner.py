@@ -5,6 +5,7 @@ Answers are on the disk as soon as they are there, so none is asked for twice; v
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ class _State:
         self.entries[entry.id, entry.sample] = entry
         self.waiting.pop((entry.id, entry.sample), None)
         score = entry.scores.get(self.task.benchmark.metric)
-        if score is not None:
+        if score is not None and math.isfinite(score):
             self._above += score * entry.weight
             self._below += entry.weight
 

@@ -1,0 +1,166 @@
+"""What `ultrafuser eval` prints: progress while it runs, scores at the end, the list of benchmarks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from ultrafuser.evaluation.record import Run
+    from ultrafuser.evaluation.runner import OnProgress, Progress
+
+__all__ = ["benchmark_rows", "benchmark_table", "progress", "score_table", "show_scores"]
+
+LINE_EVERY = 15.0  # seconds between lines where there is no terminal
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[OnProgress]:
+    """Bars on a terminal, one per benchmark; elsewhere a line now and then."""
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+    columns = (
+        TextColumn("{task.description:<20}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[how]}", markup=False),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=console) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(step: Progress) -> None:
+            if step.benchmark not in tasks:
+                tasks[step.benchmark] = bars.add_task(
+                    step.benchmark, total=step.total, completed=step.done, how=_how(step)
+                )
+            bars.update(tasks[step.benchmark], completed=step.done, how=_how(step))
+
+        yield report
+
+
+class _Lines:
+    """A line when a benchmark starts and ends, and now and then between."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.last = ("", 0.0)
+
+    def __call__(self, step: Progress) -> None:
+        now = time.monotonic()
+        name, since = self.last
+        if step.benchmark == name and step.done < step.total and now - since < LINE_EVERY:
+            return
+        self.last = (step.benchmark, now)
+        self.console.print(Text(f"{step.benchmark}: {step.done} of {step.total}{_how(step, ', ')}"), soft_wrap=True)
+
+
+def _how(step: Progress, before: str = "") -> str:
+    """Score so far and speed, as far as they are known."""
+    parts = []
+    if step.score is not None:
+        parts.append(f"score {step.score:.3f}")
+    if step.tokens and step.seconds > 0:
+        parts.append(f"{step.tokens / step.seconds:.0f} tokens/s")
+    return before + ", ".join(parts) if parts else ""
+
+
+def show_scores(console: Console, run: Run, summary: Mapping[str, Any], notice: str | None) -> None:
+    """The scores of a run, what must be known before they are believed, where everything is."""
+    console.print()
+    console.print(score_table(run, summary))
+    for name, row in summary.items():
+        for note in _notes(row):
+            console.print(Text(f"{name}: {note}", style="yellow"), soft_wrap=True)
+    if notice is not None and any(row.get("gate_weights") for row in summary.values()):
+        console.print(Text(notice, style="yellow"), soft_wrap=True)
+    console.print(Text(f"every prompt, answer and verdict: {run.folder}"), soft_wrap=True)
+
+
+def score_table(run: Run, summary: Mapping[str, Any]) -> Table:
+    """Benchmark, metric, score, interval, items, seconds; and mean gate weights where there is a gate."""
+    from ultrafuser.evaluation.units import score_text, unit_of
+
+    names = list(next((row["gate_weights"] for row in summary.values() if row.get("gate_weights")), {}))
+    table = Table(box=None, pad_edge=False, title=_title(run, names), title_justify="left")
+    for heading in ("benchmark", "metric"):
+        table.add_column(heading)
+    for heading in ("score", "95% interval", "n", "seconds", *names):
+        table.add_column(heading, justify="right")
+    for name, row in summary.items():
+        about = run.settings["benchmarks"][name]
+        values = [] if row["score"] is None else [row["score"]]
+        unit = unit_of(row["metric"], values, higher_is_better=about["higher_is_better"])
+        interval = row["ci95"]
+        shown = "–" if interval is None else " to ".join(score_text(end, unit) for end in interval)
+        weights = row.get("gate_weights") or {}
+        cells = [f"{weights[one]:.3f}" if one in weights else "–" for one in names]
+        table.add_row(
+            Text(name), Text(row["metric"]), Text(score_text(row["score"], unit), "bold"), shown, str(row["n"]),
+            f"{row['seconds']:.1f}", *cells,
+        )  # fmt: skip
+        for k, one in row["also"].items():
+            if k.startswith("pass@"):
+                ends = "–" if one["ci95"] is None else " to ".join(score_text(end, unit) for end in one["ci95"])
+                table.add_row("", Text(k), score_text(one["score"], unit), ends, str(one["n"]), "", *[""] * len(names))
+    return table
+
+
+def _title(run: Run, names: Sequence[str]) -> Text:
+    weights = f"; mean gate weights of {', '.join(names)}" if names else ""
+    return Text(f"{run.settings['model']}: shares in percent{weights}", style="italic")
+
+
+def _notes(row: Mapping[str, Any]) -> Iterator[str]:
+    """What a reader must know before believing a score."""
+    counts = row["counts"]
+    if row.get("note"):
+        yield row["note"]
+    if counts["unfinished"]:
+        yield f"{counts['unfinished']} of {counts['answers']} answers were cut off by a length limit"
+    if counts["flagged"]:
+        yield f"{counts['flagged']} of {counts['answers']} answers got no clear verdict (flagged in the record)"
+    if counts["unscored"]:
+        yield f"{counts['unscored']} of {counts['answers']} answers have no score and are left out"
+
+
+def benchmark_rows() -> list[dict[str, Any]]:
+    """The table of benchmarks as plain data."""
+    from ultrafuser.evaluation.benchmarks import BENCHMARKS
+
+    return [
+        {
+            "name": name,
+            "title": one.title,
+            "domain": one.domain,
+            "metric": one.metric,
+            "needs": [one.needs.value, *one.uses],
+            "chain_of_thought": one.has_chain_of_thought,
+            "file": one.source.file,
+            "hub": one.source.hub_id,
+            "licence": one.source.licence or None,
+            "reference": one.reference,
+        }
+        for name, one in BENCHMARKS.items()
+    ]
+
+
+def benchmark_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The same for a terminal."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "title", "domain", "metric", "needs", "data file", "licence of the data"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        file = f"{row['file']}/*.jsonl" if row["file"] == "loss" else f"{row['file']}.jsonl"
+        cells = (row["name"], row["title"], row["domain"], row["metric"], ", ".join(row["needs"]), file)
+        table.add_row(*map(Text, cells), Text(row["licence"] or "your own data"))
+    return table
