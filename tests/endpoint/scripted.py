@@ -49,6 +49,13 @@ def failure(status: int, message: str = "no", **more) -> Answering:
     return Answering({"error": {"message": message, "type": "error", **more}}, status, headers)
 
 
+class _QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that hang up are part of the play."""
+
+
 Script = Callable[[dict, int], Any]
 
 
@@ -63,8 +70,7 @@ class ScriptedServer:
         self.bodies: list[dict] = []
         self.keys: list[str | None] = []
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = _QuietServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 

@@ -10,6 +10,7 @@ import email.utils
 import json
 import math
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ LONGEST_BACKOFF = 30.0  # seconds
 LONGEST_WAIT = 300.0  # seconds that a Retry-After may ask for
 _AGAIN = frozenset({408, 409, 425, 429})  # and 5xx; 501 and 505 do not mend themselves
 _NEVER = frozenset({501, 505})
+_CODE = re.compile(r"^Error code: \d+( - )?")  # how the library starts its messages; the status is told anyway
 
 
 class BadReplyError(Exception):
@@ -72,7 +74,7 @@ class Attempts:
                 wait = self._after(error, attempt)
                 with self._lock:
                     self.count += 1
-                if stop.wait(wait):
+                if _pause(stop, wait):
                     raise EndpointError(f"{self.address}: stopped while waiting to try again") from error
             else:
                 self._answered = True
@@ -135,8 +137,13 @@ class Attempts:
 
     def _clean(self, said: str) -> str:
         """One line without the key, which a server may repeat."""
-        line = " ".join(said.split())[:300]
+        line = " ".join(_CODE.sub("", said).split())[:300]
         return line.replace(self._secret, "***") if self._secret else line
+
+
+def _pause(stop: threading.Event, seconds: float) -> bool:
+    """Wait; True when told to stop."""
+    return stop.wait(seconds)
 
 
 def _asked_wait(headers: Mapping[str, str]) -> float | None:

@@ -9,7 +9,7 @@ __all__ = ["EndpointError", "RejectedError", "rejection", "status_error"]
 
 
 class EndpointError(ValueError):
-    """The endpoint cannot be used as asked: other requests would fail as well. `status` is HTTP's, where there is one."""
+    """The endpoint cannot be used as asked: other requests would fail too. `status` is HTTP's, where there is one."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)

@@ -9,6 +9,8 @@ from ultrafuser.evaluation.judges.judge import Judge
 
 __all__ = ["default_cache", "open_judge"]
 
+KEY_VARIABLE = "ULTRAFUSER_JUDGE_KEY"  # where the judge wants another key than the model under test
+
 
 def default_cache() -> Path:
     """Where judges keep their replies unless told otherwise: ultrafuser/replies.sqlite in the user's cache folder."""
@@ -27,7 +29,8 @@ def open_judge(
 ) -> Judge | None:
     """The judge of `--judge URL --judge-model NAME` or `--reward-model FOLDER`; None when neither is given.
 
-    `cache` None is `default_cache()`. An endpoint is asked for one word (once, then that is in the cache), so that a
+    `cache` None is `default_cache()`. The key is that of the environment variable ULTRAFUSER_JUDGE_KEY, else of
+    OPENAI_API_KEY. An endpoint is asked for one word (once, then that is in the cache), so that a
     wrong address, key or model is told before long work. Raises ValueError for a mixture of both.
     """
     if url is not None and reward_model is not None:
@@ -43,6 +46,7 @@ def open_judge(
     from ultrafuser.endpoint import ChatClient, ChatRequest
     from ultrafuser.evaluation.judges.llm import LLMJudge
 
-    client = ChatClient(url, model, cache=cache or default_cache(), concurrency=concurrency)
+    key = os.environ.get(KEY_VARIABLE)
+    client = ChatClient(url, model, key, cache=cache or default_cache(), concurrency=concurrency)
     client.ask(ChatRequest(({"role": "user", "content": "Reply with the word: ready"},), max_tokens=16))
     return LLMJudge(client)
