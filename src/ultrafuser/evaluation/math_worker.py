@@ -93,7 +93,7 @@ def _number(answer: str) -> tuple[list[Any], str]:
         if found or note:
             return found, note
     for line in reversed(text.splitlines()):
-        found = _plain(_without_anchors(line))
+        found = _plain(_without_anchors(line)) if re.search(r"\d", line) else []
         if found:
             return found, "no stated answer: the last number"
     return [], ""
