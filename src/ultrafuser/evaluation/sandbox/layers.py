@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import platform
@@ -132,12 +133,21 @@ def _unused_uid() -> int:
         ranges = [max((tuple(map(int, line.split())) for line in file), key=lambda r: r[2]) for file in (users, groups)]
     first, count = max(r[0] for r in ranges), min(min(r[2] for r in ranges), 2**31 - 1)
     window = max(count // 16, 1)
-    taken = {os.stat(entry.path).st_uid for entry in os.scandir("/proc") if entry.name.isdigit()}
+    taken = _uids_in_use()
     for _ in range(1000):
         uid = first + count - 2 - (os.getpid() * 509 + next(_counter)) % window
         if uid not in taken:
             return uid
     raise ValueError("no unused uid was found for generated code: allow this container more uids")
+
+
+def _uids_in_use() -> set[int]:
+    found = set()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):  # ended meanwhile
+                found.add(os.stat(f"/proc/{name}").st_uid)
+    return found
 
 
 def _can_change_uid() -> bool:

@@ -15,12 +15,14 @@ Status = Literal["passed", "failed", "timeout", "memory", "output", "killed"]
 class Limits:
     """Limits of one program with all its processes; sizes are in bytes, times in seconds.
 
-    `seconds` is wall time and processor time alike. `memory` is what all processes use together; each one's address
+    `seconds` is wall time, a backstop; `cpu_seconds` is a process's time on the processor, which does not depend on what
+    else the machine does. `memory` is what all processes use together; each one's address
     space may be half a gibibyte larger. `processes` counts threads too. `disk` and `files` are the temporary folder's,
     `file_size` is one file's. `output` is what it may print.
     """
 
-    seconds: float = 10.0
+    seconds: float = 30.0
+    cpu_seconds: float = 15.0
     memory: int = 1024 * MIB
     processes: int = 32
     open_files: int = 64

@@ -202,9 +202,9 @@ class _Run:
         if code == 0 and came_to_its_end:
             return "passed", ""
         if code is not None and code < 0:
-            late = told.get("cpu", 0.0) >= self.limits.seconds or -code == getattr(signal, "SIGXCPU", None)
+            late = told.get("cpu", 0.0) >= self.limits.cpu_seconds or -code == getattr(signal, "SIGXCPU", None)
             if late:
-                return "timeout", f"stopped after {self.limits.seconds:g} seconds of processor time"
+                return "timeout", f"stopped after {self.limits.cpu_seconds:g} seconds on the processor"
             return "killed", f"ended by signal {signal.Signals(-code).name}"
         if code == 0 or code is None:
             return "failed", "it left before its end (exit status 0)"
@@ -246,7 +246,7 @@ def _start(
 
 def _resource_limits(limits: Limits, cell: Cell) -> dict[str, tuple[int, int]]:
     """Soft and hard limits by the names of the module `resource`."""
-    seconds = max(1, math.ceil(limits.seconds))
+    seconds = math.ceil(limits.cpu_seconds)
     space = limits.memory + 512 * MIB
     found = {
         "RLIMIT_CPU": (seconds, seconds + 1),

@@ -1,4 +1,4 @@
-"""Namespaces of a program's own (processes, network, mounts, IPC, host name), and a root of what it needs and no more."""
+"""Namespaces of a program's own: processes, network, IPC, host name, and mounts with a root of what it needs alone."""
 
 from __future__ import annotations
 
