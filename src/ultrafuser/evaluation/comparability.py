@@ -9,7 +9,7 @@ from ultrafuser.evaluation.record import Entry, Run
 
 __all__ = ["comparability_warnings"]
 
-LABELS = frozenset({"title", "domain", "reference", "licence", "available"})  # of a benchmark: nothing hangs on them
+LABELS = frozenset({"title", "domain", "reference", "licence", "available", "data.records"})  # nothing hangs on them
 PLACES = frozenset({"path", "from", "file", "files"})  # the same content can lie elsewhere: its hash says so
 SHOWN_IDS = 3
 
