@@ -255,9 +255,9 @@ class LocalSubject:
 def only_specialist(model: Any, tokenizer: Any, name: str) -> Any:
     """The specialist of that name as a fused model of one in its own template; its weights are shared, not copied.
 
-    It answers as `model` does with all gate weight on that specialist. Raises ValueError for an unknown name.
+    It answers as `model` does with all gate weight on that specialist. `tokenizer`, the model's, goes with it as it is.
+    Raises ValueError for an unknown name.
     """
-    del tokenizer
     specialist = model.specialist(name)
     index, config = model.config.specialist_names.index(name), model.config
     single = UltraFuserConfig(
