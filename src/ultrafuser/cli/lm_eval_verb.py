@@ -80,7 +80,7 @@ def lm_eval(
     quiet_libraries()
     with tempfile.TemporaryDirectory(prefix="ultrafuser-lm-eval-") as folder:
         local = {} if data is None else harness.write_tasks(data, folder)
-        given.include_path = [path for path in (given.include_path, folder if local else None) if path]
+        given.include_path = [path for path in (given.include_path, folder if local else None) if path] or None
         if not given.tasks and not given.config:
             raise ValueError(f"--tasks: name at least one{'; --data offers ' if local else ''}{', '.join(local)}")
         harness.register()
@@ -122,10 +122,8 @@ def _model_args(
 
     source = resolve_source(model)
     if revision is None and not is_folder_like(source):
-        raise ValueError(
-            f"MODEL: folder {model!r} does not exist; a model on the Hub needs --revision too, for example "
-            "--revision main"
-        )
+        hub = "; a model on the Hub needs --revision too, for example --revision main" if model.count("/") == 1 else ""
+        raise ValueError(f"MODEL: folder {model!r} does not exist{hub}")
     harness.locate(source, revision, only, "MODEL")
     arguments: dict[str, Any] = {"pretrained": source, "only": only, "revision": revision}
     if specialist_path:
@@ -177,10 +175,10 @@ def _results() -> Iterator[dict[str, Any]]:
         evaluator.simple_evaluate = original
 
 
-def _not_found(names: str, include_path: Sequence[str]) -> str:
+def _not_found(names: str, include_path: Sequence[str] | None) -> str:
     """The refusal of unknown tasks, with the nearest that there are."""
-    known = importlib.import_module("lm_eval.tasks").TaskManager(include_path=list(include_path)).all_tasks
+    known = importlib.import_module("lm_eval.tasks").TaskManager(include_path=include_path).all_tasks
     missing = re.split(r",\s*", names)
     hints = "".join(did_you_mean(name, known) for name in missing)
-    local = " (tasks named ultrafuser_... need --data DIR)" if any(n.startswith("ultrafuser_") for n in missing) else ""
-    return f"--tasks: {names} not found{local}{hints}"
+    wants_data = not include_path and any(name.startswith("ultrafuser") for name in missing)
+    return f"--tasks: {names} not found{hints}{'; tasks named ultrafuser_... need --data DIR' if wants_data else ''}"
