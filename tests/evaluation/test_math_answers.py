@@ -1,5 +1,7 @@
 """What counts as a right mathematical answer, in hand-worked cases, and that no answer can hang or break the check."""
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -44,6 +46,11 @@ NUMBERS = [  # reference, answer, right, what is extracted
     ("18", "The answer is 18 or 2", False, None),
     ("2", "The answer is 18 or 2", False, None),
     ("3", "The answer is 3 hours and 20 minutes", False, None),
+    ("18", "The answer is 18 eggs, or 1.5 dozen", False, None),
+    ("18", "The answer is 18, 7 more than 11.", True, "18"),
+    ("18", "The answer is 18 eggs and 2 of them are brown.", True, "18"),
+    ("18", "## Answer\n18 dollars, at 6 dollars on each of 3 days", True, "18"),
+    ("18", "To find the answer\nadd 3 + 4 = 7 and 11, which is 18", True, "18"),
     ("18", "", False, None),
     ("18", " \n ", False, None),
     ("18", "I do not know.", False, None),
@@ -174,6 +181,17 @@ def test_from_several_threads_at_once_and_in_order():
             thread.join()
     expected = [i % 2 == 0 for i in range(30)]
     assert [[seen.correct for seen in found[n]] for n in range(2)] == [expected, expected]
+
+
+def test_from_a_script_without_a_main_guard(tmp_path):
+    """multiprocessing would run the script again in its workers."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from ultrafuser.evaluation.math_answers import MathChecker\n"
+        "print(MathChecker(workers=1).check([('5', '5')], 'number')[0].correct)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "True\n"
 
 
 def test_workers_start_late_and_end_with_close():

@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args
 
 from ultrafuser.evaluation.choice_letters import final_letter
 
-__all__ = ["Checked", "Kind", "MathChecker"]
+__all__ = ["Checked", "Kind", "MathChecker", "require_library"]
 
 Kind = Literal["number", "latex", "letter"]
 
@@ -70,7 +70,7 @@ class MathChecker:
             return [_letter(gold, answer) for gold, answer in cases]
         if not cases:
             return []
-        _require_library()
+        require_library()
         threads = ThreadPoolExecutor(min(self.workers, len(cases)), thread_name_prefix="math-answers")
         try:
             return list(threads.map(lambda case: self._check(case[0], case[1], kind), cases))
@@ -124,9 +124,12 @@ class _Worker:
     """One child process; `ask` it one thing at a time."""
 
     def __init__(self) -> None:
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONIOENCODING": "utf-8"}
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
+            "PYTHONIOENCODING": "utf-8",
+        }
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ultrafuser.evaluation.math_worker"],
+            [sys.executable, "-P", "-m", "ultrafuser.evaluation.math_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -178,7 +181,8 @@ def _letter(gold: str, answer: str) -> Checked:
     return Checked(letter is not None and letter == gold.strip().upper(), letter, note)
 
 
-def _require_library() -> None:
+def require_library() -> None:
+    """Raises ValueError with the fix where math-verify is not installed."""
     missing = [name for name in ("math_verify", "antlr4") if find_spec(name) is None]
     if missing:
         raise ValueError(

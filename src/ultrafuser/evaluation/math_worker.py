@@ -25,8 +25,15 @@ _MARK = re.compile(r"<<[^<>\n]*>>")  # GSM8K's calculator marks
 _BOLD = re.compile(r"(?<![\w)*])\*\*(?=\S)(.+?)(?<=\S)\*\*(?![\w(*])")
 _DEBT = re.compile(r"-\s?([$€£¥])(?=\.?\d)")
 _BRACKETED = re.compile(r"[(\[]\s*([$€£¥]?-?\d[\d.,]*%?)\s*[)\]]")
-_STATEMENT = re.compile(r"(?i)\banswer\b\s*(?:\([^)\n]{0,40}\)\s*)?(?:[\w' ]{0,60}?\b(?:is|was|are|be)\b|:|=)\s*:?")
+_STATEMENT = re.compile(
+    r"""(?imx)
+    \banswers?\b \s* (?:\([^)\n]{0,40}\)\s*)? (?:[\w' ]{0,60}?\b(?:is|was|are|be)\b|:|=) \s*:?
+    |^[#*\s]*(?:the\s+)?(?:final\s+)?answer[*\s]*$  # a heading
+    """
+)
 _SENTENCE = re.compile(r"(?s)\A(.*?\d.*?)(?:\n|[.!?;]\s+(?=[A-Z*])|\Z)")
+_JOINT = re.compile(r"(?i)\s*(?:,|\bor\b|\band\b)\s+(?=[$€£¥\\(\s-]*\d)")
+_SHORT = re.compile(r"\W*\d[\d.,/%]*(?:\s+\w+)?\W*")  # a number, and a unit perhaps
 _UNIT = re.compile(r"\\(?:text|textbf|mathrm|mbox)\s*\{[^{}\d]*\}")  # words within a formula
 _SPACES = dict.fromkeys(map(ord, "\u00a0\u2009\u202f\u2007"), " ")
 _SIGNS = {ord("−"): "-", ord("\u2011"): "-", ord("–"): "-"}
@@ -100,16 +107,16 @@ def _number(answer: str) -> tuple[list[Any], str]:
 
 
 def _stated(text: str) -> tuple[list[Any], str]:
-    """The number that a statement gives, in its first sentence with a digit; none where it gives two."""
+    """The number that a statement gives, in its first sentence with a digit; none where it gives two ("18 or 20")."""
     from math_verify import verify
 
     sentence = _SENTENCE.match(text.strip())
     if sentence is None:
         return [], ""
-    first, *others = re.split(r"(?i)\s*(?:,|\bor\b|\band\b)\s+(?=[$€£¥\\(\s-]*\d)", sentence[1])
+    first, *others = _JOINT.split(sentence[1])
     found = _plain(f"Answer: {first}")
     for other in others:
-        if not verify(found, _plain(f"Answer: {other}")):
+        if _SHORT.fullmatch(other) and not verify(found, _plain(f"Answer: {other}")):
             return [], f"two answers: {sentence[1].strip():.60}"
     return found, ""
 

@@ -41,8 +41,13 @@ class ProblemBenchmark(Benchmark):
     def items(self, records: Iterable[Record], *, chain_of_thought: bool = False) -> list[Item]:
         """One question each; chain of thought puts the phrase of the paper after it, on a line of its own.
 
-        Raises ValueError for a record that is not in the form of the local file, before anything is asked.
+        Raises ValueError where math-verify is missing or a record is not in the form of the local file: before
+        anything is asked.
         """
+        from ultrafuser.evaluation.math_answers import require_library
+
+        if self.kind != "letter":
+            require_library()
         records = list(records)
         named = zip(identities(self.name, records), records, strict=True)
         return [self._item(identity, record, f"\n{CHAIN_OF_THOUGHT}" * chain_of_thought) for identity, record in named]
