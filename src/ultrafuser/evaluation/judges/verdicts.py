@@ -9,14 +9,15 @@ __all__ = ["ANSWER_A", "ANSWER_B", "TIE", "read_rating", "read_verdict"]
 ANSWER_A, ANSWER_B, TIE = "A", "B", "tie"
 _LOWEST, _HIGHEST = 1.0, 10.0
 
+_BEFORE = r"(?:.*[.!?]\W*\s)?\W*(?:(?:my|the|final|overall)\W+)*"  # whole sentences may stand before it
 _VERDICT = re.compile(
-    r"\W*(?:(?:my|the|final|overall)\W+)*verdict(?:\W+is)?\W+"
+    _BEFORE + r"verdict(?:\W+is)?\W+"
     r"(?:(?:answer|response|option)\W+)?(?P<value>a|b|tie|draw|equal)"
     r"(?:\W+(?:is|wins)(?:\W+(?:\w+\W+)?better)?)?\W*",
     re.IGNORECASE,
 )
 _RATING = re.compile(
-    r"\W*(?:(?:my|the|final|overall)\W+)*rating(?:\W+is)?[^\w\-+]+"
+    _BEFORE + r"rating(?:\W+is)?[^\w\-+]+"
     r"(?P<value>\d+(?:\.\d+)?)(?:\s*/\s*10|\s+out\s+of\s+10|\s*\(out of 10\))?\W*",
     re.IGNORECASE,
 )
