@@ -306,6 +306,7 @@ def test_a_gate_only_model_is_told_where_its_specialists_are(fused, tiny_tokeniz
     [
         ({"onyl": "code"}, "model_args: 'onyl' is not one of .*; did you mean 'only'"),
         ({"peft": "adapter"}, "peft='adapter' is for other kinds of model"),
+        ({"dtype": "flaot32"}, "dtype='flaot32' is no number format"),
         ({"only": "cod"}, "only: 'cod' is not one of text, code, math; did you mean 'code'"),
         ({"device": "cuda:99"}, "device: 'cuda:99' is not on this machine"),
         ({"specialist_paths": {"text": "."}}, "self-contained"),

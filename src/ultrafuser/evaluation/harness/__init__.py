@@ -23,7 +23,7 @@ def register() -> None:
     import_module("lm_eval.models")
     registry = import_module("lm_eval.api.registry")
     if NAMES[0] not in registry.MODEL_REGISTRY:
-        registry.register_model(*NAMES)(__getattr__("UltraFuserLM"))
+        registry.register_model(*NAMES)(import_module(f"{__name__}.model").UltraFuserLM)
 
 
 def __getattr__(name: str) -> Any:

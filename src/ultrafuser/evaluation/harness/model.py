@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ from ultrafuser.modeling import UltraFuserForCausalLM
 from ultrafuser.templates import encode_prompt
 
 __all__ = ["UltraFuserLM"]
+
+logger = logging.getLogger(__name__)
 
 # Options of `hf` that say how to make or split another kind of model.
 NOT_OURS = (
@@ -173,8 +176,11 @@ class UltraFuserLM(HFLM):
         if all(unpack(string) is None for string in strings):
             ids, mask = super().tok_batch_encode(strings, padding_side, left_truncate_len, truncation)
             return ids, mask
-        rows = [self.tok_encode(string, left_truncate_len=left_truncate_len) for string in strings]
+        rows = [self.tok_encode(string) for string in strings]
         longest = max(map(len, rows))
+        if left_truncate_len and longest > left_truncate_len:
+            logger.warning("prompts of %d tokens lose all but the last %d", longest, left_truncate_len)
+            rows, longest = [row[-left_truncate_len:] for row in rows], left_truncate_len
         ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
         mask = torch.zeros_like(ids)
         for b, row in enumerate(rows):
@@ -220,13 +226,17 @@ class UltraFuserLM(HFLM):
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
-    known: Sequence[str] = [
-        name for name in inspect.signature(HFLM.__init__).parameters if name not in ("self", "kwargs")
-    ]
-    known = ["only", "specialist_paths", *known]
+    theirs = [name for name in inspect.signature(HFLM.__init__).parameters if name not in ("self", "kwargs")]
+    known = ["only", "specialist_paths", *theirs]
     for name, value in options.items():
         if name not in known:
             choices = ", ".join(sorted(set(known) - set(NOT_OURS)))
             raise ValueError(f"model_args: {name!r} is not one of {choices}{did_you_mean(name, known)}")
         if name in NOT_OURS and value not in (None, False, "", "default", "causal"):
             raise ValueError(f"model_args: {name}={value!r} is for other kinds of model; leave it out")
+        if name.endswith("dtype") and not _is_dtype(value):
+            raise ValueError(f"model_args: {name}={value!r} is no number format; try float32, bfloat16 or float16")
+
+
+def _is_dtype(value: Any) -> bool:
+    return value in (None, "auto") or isinstance(getattr(torch, str(value).removeprefix("torch."), None), torch.dtype)

@@ -9,6 +9,7 @@ Legend: B batch, L columns of lm-eval's batch, N specialists, T time, R response
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 
 import torch
@@ -33,7 +34,7 @@ class StandIns:
     def add(self, context: str, prompts: Prompts) -> None:
         """Remember what the specialists read for `context`."""
         self._numbers[context] = len(self._prompts)
-        self._prompts.append(prompts)
+        self._prompts.append([array("i", ids) for ids in prompts])
 
     def ids(self, context: str) -> list[int]:
         """The run of negative ids that stands for the prompts of `context`."""
