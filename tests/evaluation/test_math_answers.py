@@ -43,6 +43,7 @@ NUMBERS = [  # reference, answer, right, what is extracted
     ("0.5", "The answer is 1/2", True, "1/2"),
     ("0.5", "\\boxed{\\frac{1}{2}}", True, None),
     ("0.33", "The answer is 1/3", False, "1/3"),
+    ("12", "He has $15 - $3 = $12 left", True, "12"),
     ("18", "The answer is 18 or 2", False, None),
     ("2", "The answer is 18 or 2", False, None),
     ("3", "The answer is 3 hours and 20 minutes", False, None),

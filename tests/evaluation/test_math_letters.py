@@ -29,6 +29,8 @@ ANSWERS = [
     ("Option B is correct, choice A is not.", "B"),
     ("(B) is the right answer", "B"),
     ("I choose option B.", "B"),
+    ("x is 12, which corresponds to option B.", "B"),
+    ("The value is 12, matching choice (B) above.", "B"),
     ("x = 12, so (B).", "B"),
     ("Therefore, B", "B"),
     ("The answer is B because A and C are too small.", "B"),

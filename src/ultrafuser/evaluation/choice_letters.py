@@ -31,7 +31,7 @@ _STATED = re.compile(
     \b(?:answer|choice|option)s?\b [^.\n]{0,40}? (?:\bis\b|\bare\b|\bbe\b|:|=) [\s:]*
         (?:(?:likely|probably|therefore|thus|clearly|simply|indeed|either)\b[\s,:]*)?
         (?:(?:option|choice|letter|answer)\b[\s:]*)?
-    |\b(?:choose|select|pick|mark|is|with|be)\s+(?:option|choice|answer|letter)\s+
+    |\b(?:choose|select|pick|mark|is|be|with|to|match(?:es|ing)?)\s+(?:option|choice|answer|letter)\s+
     """
 )
 _CONFIRMED = re.compile(r"(?i)\)?\s+is\s+(?:therefore\s+|thus\s+|indeed\s+)?(?:the\s+)?(?:correct|right|answer|best)\b")
@@ -81,7 +81,7 @@ def _stated(text: str) -> list[str]:
     found: list[tuple[int, list[str]]] = []
     for statement in _STATED.finditer(text):
         letters = _joined(text, statement.end())
-        if letters and _LETTER.match(text, statement.end()):
+        if letters:
             found.append((_line(text, statement.end()), letters))
     for letter in _LETTER.finditer(text):
         if _CONFIRMED.match(text, letter.end()):

@@ -97,7 +97,7 @@ class MathChecker:
         with self._worker() as worker:
             reply = worker.ask((gold, answer, kind, self.seconds + 5), self.seconds)
         if reply is None:
-            return Checked(False, None, f"could not be compared within {self.seconds:g} s and the memory allowed")
+            return Checked(False, None, f"not compared within {self.seconds:g} s, or with the memory there is")
         return Checked(**reply)
 
     @contextmanager

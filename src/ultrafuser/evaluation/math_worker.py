@@ -23,7 +23,7 @@ Seen = dict[str, Any]  # correct, extracted, note
 
 _MARK = re.compile(r"<<[^<>\n]*>>")  # GSM8K's calculator marks
 _BOLD = re.compile(r"(?<![\w)*])\*\*(?=\S)(.+?)(?<=\S)\*\*(?![\w(*])")
-_DEBT = re.compile(r"-\s?([$€£¥])(?=\.?\d)")
+_DEBT = re.compile(r"(?<![\w)])-([$€£¥])(?=\.?\d)")  # -$5
 _BRACKETED = re.compile(r"[(\[]\s*([$€£¥]?-?\d[\d.,]*%?)\s*[)\]]")
 _STATEMENT = re.compile(
     r"""(?imx)
@@ -83,7 +83,8 @@ def _latex(answer: str) -> tuple[list[Any], str]:
         found = _parse(answer[statement.start() :], "latex")
         if found:
             return found, ""
-    return _parse(_without_anchors(answer), "latex"), "no box and no stated answer: the last formula"
+    found = _parse(_without_anchors(answer), "latex")
+    return found, "no box and no stated answer: the last formula" if found else ""
 
 
 def _number(answer: str) -> tuple[list[Any], str]:
