@@ -28,9 +28,10 @@ _REJECTED = re.compile(r"(?i)\)?\s+(?:is|are|was|were)\b")
 _LATER = re.compile(r"\b(?:or|OR)\s+(?:option\s+|choice\s+)?(?=\(?[A-E]\b)")
 _STATED = re.compile(
     r"""(?ix)
-    \b(?:answer|choice|option)s?\b [^.\n]{0,40}? (?:\bis\b|\bare\b|\bbe\b|:|=) [\s:]*
+    \b(?:answer|ans|choice|option)s?\b [^.\n]{0,40}? (?:\bis\b|\bare\b|\bbe\b|:|=) [\s:]*
         (?:(?:likely|probably|therefore|thus|clearly|simply|indeed|either)\b[\s,:]*)?
         (?:(?:option|choice|letter|answer)\b[\s:]*)?
+    |\banswer\s+(?:(?:option|choice)\s+)?(?=\(?(?-i:[A-E])\b(?!\)?\s+(?:is|are|was|and|or)\b))
     |\b(?:choose|select|pick|mark|is|be|with|to|match(?:es|ing)?)\s+(?:option|choice|answer|letter)\s+
     """
 )
