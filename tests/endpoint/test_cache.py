@@ -59,13 +59,18 @@ def test_the_model_is_in_the_key():
 
 
 def test_a_reply_comes_back_whole(tmp_path):
-    reply = Reply("ä\ud800"[:1], "length", "no", 3, 4, ((TokenLogprob("Yes", -0.5), TokenLogprob("No", -1.0)),))
+    reply = Reply("ä\ud800", "length", "no", 3, 4, ((TokenLogprob("Yes", -0.5), TokenLogprob("No", -1.0)),))
     cache = ReplyCache(tmp_path / "deep" / "cache.sqlite")
     cache.put("k", reply)
     found = cache.get("k")
     assert found is not None
     assert found.cached
-    assert (found.text, found.finish, found.refusal, found.top_logprobs) == ("ä", "length", "no", reply.top_logprobs)
+    assert (found.text, found.finish, found.refusal, found.top_logprobs) == (
+        "ä\ud800",
+        "length",
+        "no",
+        reply.top_logprobs,
+    )
     assert cache.get("other") is None
 
 

@@ -1,6 +1,7 @@
 """The client against a scripted server: retries, errors, cache, many requests at a time."""
 
 import email.utils
+import json
 import threading
 import time
 
@@ -62,6 +63,14 @@ def test_top_logprobs_per_token(serve, open_client):
     assert server.bodies[0]["logprobs"] is True
     assert server.bodies[0]["top_logprobs"] == 2
     assert client.ask(request()).top_logprobs is None
+
+
+def test_half_a_surrogate_pair_goes_both_ways(serve, open_client, tmp_path):
+    server = serve(lambda body, number: Answering(json.dumps(completion("a\ud83d")).encode()))
+    client = open_client(server, cache=tmp_path / "cache.sqlite")
+    first, second = client.ask(request("b\ud83d")), client.ask(request("b\ud83d"))
+    assert (first.text, second.text, second.cached) == ("a\ud83d", "a\ud83d", True)
+    assert said(server.bodies[0]) == "b?"
 
 
 # ---- address, key, model ----

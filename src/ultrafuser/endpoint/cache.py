@@ -21,8 +21,8 @@ def request_key(body: dict[str, Any], sample: int) -> str:
 
     The address is left out on purpose: the same model behind another port answers the same.
     """
-    line = json.dumps([body, sample], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(line.encode("utf-8", errors="surrogatepass")).hexdigest()
+    line = json.dumps([body, sample], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(line.encode()).hexdigest()
 
 
 class ReplyCache:

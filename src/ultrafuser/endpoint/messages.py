@@ -30,10 +30,10 @@ class ChatRequest:
     sample: int = 0
 
     def body(self, model: str) -> dict[str, Any]:
-        """The request as it is sent, without what is left at its default."""
+        """The request as it is sent, without what is left at its default; half surrogate pairs become "?"."""
         body: dict[str, Any] = {
             "model": model,
-            "messages": [dict(message) for message in self.messages],
+            "messages": [{key: _sendable(text) for key, text in message.items()} for message in self.messages],
             "max_tokens": self.max_tokens,
             "temperature": self.temperature,
         }
@@ -83,7 +83,7 @@ class Reply:
         """One line for the cache."""
         data = asdict(self)
         del data["cached"]
-        return json.dumps(data, ensure_ascii=False)
+        return json.dumps(data)
 
     @classmethod
     def from_json(cls, line: str) -> Reply:
@@ -109,3 +109,7 @@ class Usage:
     def as_dict(self) -> dict[str, int]:
         """Plain data for reports."""
         return asdict(self)
+
+
+def _sendable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
