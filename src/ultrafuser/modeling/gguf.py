@@ -1,6 +1,7 @@
 """Opening a GGUF file: a whole model in one file, its quantised weights unpacked, with tokenizer and chat template."""
 
 import importlib.util
+import json
 import mmap
 import os
 import struct
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 import transformers
+from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 __all__ = ["SUFFIX", "check_file", "is_gguf", "licence", "open_config", "open_tokenizer", "open_weights"]
@@ -37,17 +39,18 @@ def is_gguf(source: str | os.PathLike) -> bool:
 
 
 def check_file(path: Path, field: str) -> dict[str, Any]:
-    """The file's metadata, arrays left out, read in a moment.
+    """The file's metadata, of arrays only how long they are, read in a moment.
 
     Raises ValueError where it is no GGUF file or is cut off, and where the package that unpacks it is missing.
     """
     if importlib.util.find_spec("gguf") is None:
         raise ValueError(f"{field}: {str(path)!r} is a GGUF file, which needs the package gguf; run `pip install gguf`")
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            if view[:4] != b"GGUF":
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
                 raise ValueError(f"{field}: {str(path)!r} is no GGUF file (it does not start with GGUF)")
-            metadata, needed = _Reader(view).header()
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+                metadata, needed = _Reader(view).header()
     except (struct.error, UnicodeDecodeError, IndexError, KeyError) as error:
         raise ValueError(f"{field}: {str(path)!r} is corrupt or cut off in its header; download it again") from error
     size = path.stat().st_size
@@ -99,7 +102,7 @@ class _Reader:
         return raw.decode("utf-8")
 
     def _value(self, kind: int) -> Any:
-        """One value; an array is stepped over and gives None."""
+        """One value; an array is stepped over and gives its length."""
         if kind == _STRING:
             return self._string()
         if kind != _ARRAY:
@@ -107,14 +110,14 @@ class _Reader:
         element, count = self._take("<I"), self._take("<Q")
         if element in _NUMBERS:
             self.at += count * struct.calcsize(_NUMBERS[element])
-            return None
+            return count
         for _ in range(count):
             if element == _STRING:
                 length = self._take("<Q")
                 self.at += length
             else:
                 self._value(element)
-        return None
+        return count
 
 
 def open_config(path: Path, field: str) -> PreTrainedConfig:
@@ -144,9 +147,20 @@ def _tokenizer(path: Path, changed: int, size: int, field: str) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=path.name, trust_remote_code=False)
     except (ValueError, KeyError, NotImplementedError, OSError, TypeError) as error:
         raise ValueError(f"{field}: the tokenizer in {str(path)!r} cannot be opened ({_first_line(error)})") from error
+    _forget_foreign_tokens(tokenizer, check_file(path, field)["tokenizer.ggml.tokens"])
     tokenizer.name_or_path = tokenizer.init_kwargs["name_or_path"] = path.name
     tokenizer.init_kwargs.pop("gguf_file", None)
     return tokenizer
+
+
+def _forget_foreign_tokens(tokenizer: Any, count: int) -> None:
+    """Take away special tokens beyond the file's `count`: Transformers gives a byte-level one an <|endoftext|> that the
+    model may have no row for."""
+    if len(tokenizer) <= count:
+        return
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state["added_tokens"] = [token for token in state["added_tokens"] if token["id"] < count]
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state))
 
 
 def open_weights(
