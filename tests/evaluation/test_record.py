@@ -42,6 +42,15 @@ def test_answers_survive_the_journal():
     assert answer_from_dict(json.loads(json.dumps(answer_to_dict(Answer())))) == Answer()
 
 
+def test_what_has_no_probability_is_null_in_the_file_and_impossible_again(tmp_path):
+    answer = Answer(likelihoods=((Likelihood(float("-inf"), 1), Likelihood(-0.5, 1)),))
+    with Log(tmp_path / "log.jsonl") as log:
+        log.append([answer_to_dict(answer)])
+    ((_, row),) = read_lines(tmp_path / "log.jsonl", torn=False)
+    assert row["likelihoods"] == [[[None, 1], [-0.5, 1]]]
+    assert answer_from_dict(row) == answer
+
+
 def test_folders_that_are_no_run(tmp_path, folder):
     with pytest.raises(ValueError, match="does not exist; name the folder that `ultrafuser eval` printed"):
         load_run(tmp_path / "nowhere")

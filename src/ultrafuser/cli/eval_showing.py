@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["benchmark_rows", "benchmark_table", "progress", "score_table", "show_scores"]
 
 LINE_EVERY = 15.0  # seconds between lines where there is no terminal
+MOST_GROUPS, FEWEST_ITEMS = 8, 5  # more groups, or smaller ones, are in the record and on the page only
 
 
 @contextmanager
@@ -97,22 +98,40 @@ def score_table(run: Run, summary: Mapping[str, Any]) -> Table:
     for heading in ("score", "95% interval", "n", "seconds", *names):
         table.add_column(heading, justify="right")
     for name, row in summary.items():
-        about = run.settings["benchmarks"][name]
+        higher = run.settings["benchmarks"][name]["higher_is_better"]
         values = [] if row["score"] is None else [row["score"]]
-        unit = unit_of(row["metric"], values, higher_is_better=about["higher_is_better"])
-        interval = row["ci95"]
-        shown = "–" if interval is None else " to ".join(score_text(end, unit) for end in interval)
+        unit = unit_of(row["metric"], values, higher_is_better=higher)
         weights = row.get("gate_weights") or {}
         cells = [f"{weights[one]:.3f}" if one in weights else "–" for one in names]
+        score = Text(score_text(row["score"], unit), "bold")
         table.add_row(
-            Text(name), Text(row["metric"]), Text(score_text(row["score"], unit), "bold"), shown, str(row["n"]),
-            f"{row['seconds']:.1f}", *cells,
-        )  # fmt: skip
-        for k, one in row["also"].items():
-            if k.startswith("pass@"):
-                ends = "–" if one["ci95"] is None else " to ".join(score_text(end, unit) for end in one["ci95"])
-                table.add_row("", Text(k), score_text(one["score"], unit), ends, str(one["n"]), "", *[""] * len(names))
+            Text(name), Text(row["metric"]), score, _interval(row, unit), str(row["n"]), f"{row['seconds']:.1f}", *cells
+        )
+        for label, one in _parts(row):
+            table.add_row("", Text(label, "dim"), score_text(one["score"], unit), _interval(one, unit), str(one["n"]))
     return table
+
+
+def _parts(row: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Rows below a benchmark's own: pass@k, and the groups where they are few."""
+    yield from ((name, one) for name, one in row["also"].items() if name.startswith("pass@"))
+    if 1 < len(row["groups"]) <= MOST_GROUPS and row["n"] >= FEWEST_ITEMS * len(row["groups"]):
+        yield from row["groups"].items()
+
+
+def _interval(row: Mapping[str, Any], unit: str) -> str:
+    """The bootstrap interval; where it has no width, the exact one of so many items right or wrong."""
+    from ultrafuser.evaluation.units import score_text
+
+    ends = row["ci95"]
+    if _alike(row):
+        ends = row["exact95"]
+    return "–" if ends is None else " to ".join(score_text(end, unit) for end in ends)
+
+
+def _alike(row: Mapping[str, Any]) -> bool:
+    """Whether all items are right, or all wrong, so that a bootstrap sees no spread."""
+    return "exact95" in row and row["ci95"] is not None and row["ci95"][0] == row["ci95"][1]
 
 
 def _title(run: Run, names: Sequence[str]) -> Text:
@@ -123,7 +142,9 @@ def _title(run: Run, names: Sequence[str]) -> Text:
 def _notes(row: Mapping[str, Any]) -> Iterator[str]:
     """What a reader must know before believing a score."""
     counts = row["counts"]
-    if row.get("note"):
+    if _alike(row):
+        yield "every item scores the same, so the interval is the exact one (Clopper-Pearson), not a bootstrap"
+    elif row.get("note"):
         yield row["note"]
     if counts["unfinished"]:
         yield f"{counts['unfinished']} of {counts['answers']} answers were cut off by a length limit"
@@ -155,12 +176,17 @@ def benchmark_rows() -> list[dict[str, Any]]:
 
 
 def benchmark_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The same for a terminal."""
+    """The same for a terminal, two lines each."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("name", "title", "domain", "metric", "needs", "data file", "licence of the data"):
-        table.add_column(heading, overflow="fold")
+    for heading in ("benchmark", "domain\nmetric", "data file\nneeds"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("licence of the data", overflow="fold")
     for row in rows:
         file = f"{row['file']}/*.jsonl" if row["file"] == "loss" else f"{row['file']}.jsonl"
-        cells = (row["name"], row["title"], row["domain"], row["metric"], ", ".join(row["needs"]), file)
-        table.add_row(*map(Text, cells), Text(row["licence"] or "your own data"))
+        table.add_row(
+            Text(row["name"], "bold").append(f"\n{row['title']}", "not bold dim"),
+            Text(f"{row['domain']}\n{row['metric']}"),
+            Text(file).append(f"\n{', '.join(row['needs'])}", "dim"),
+            Text(row["licence"] or "that of your own data"),
+        )
     return table

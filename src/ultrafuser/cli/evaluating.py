@@ -91,7 +91,7 @@ def run_request(request: Request, console: Console) -> dict[str, Any]:
     """Do the run, or what is left of it, and show it; returns what the JSON file holds."""
     from ultrafuser.evaluation.judges import open_judge
     from ultrafuser.evaluation.opening import refuse_foreign
-    from ultrafuser.evaluation.record import REPORT_FILE
+    from ultrafuser.evaluation.record import REPORT_FILE, read_summary
     from ultrafuser.evaluation.runner import evaluate
     from ultrafuser.evaluation.tools import Tools
 
@@ -111,12 +111,15 @@ def run_request(request: Request, console: Console) -> dict[str, Any]:
         for name, reason in left_out.items():
             console.print(Text(f"left out: {name}: {reason}", style="dim"), soft_wrap=True)
         console.print(Text(f"{subject.name} -> {folder}"), soft_wrap=True)
+        before = read_summary(folder)
         with progress(console) as on_progress:
             run = evaluate(
                 subject, tasks, tools, folder,
                 overwrite=request.overwrite, command=request.command, on_progress=on_progress,
             )  # fmt: skip
     chosen = {task.benchmark.name: run.summary[task.benchmark.name] for task in tasks}
+    if not request.overwrite and all(name in before for name in chosen):
+        console.print("finished before; --overwrite starts it anew", style="dim")
     show_scores(console, run, chosen, notice)
     _write_report(run, folder / REPORT_FILE)
     console.print(Text(f"as a page: {folder / REPORT_FILE}"), soft_wrap=True)

@@ -32,7 +32,7 @@ def write_json(file: Path, value: Any) -> None:
 
 
 def write_lines(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write JSON Lines, whole or not at all."""
+    """Write JSON Lines, whole or not at all; NaN and infinities become null."""
     write_whole(file, b"".join(_line(row) for row in rows))
 
 
@@ -129,7 +129,7 @@ def _whole_end(size: int, file: Path) -> int:
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
-    return _encoded(json.dumps(row, ensure_ascii=False) + "\n")
+    return _encoded(json.dumps(_finite(row), ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _encoded(text: str) -> bytes:

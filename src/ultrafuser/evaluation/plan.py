@@ -194,10 +194,10 @@ def check(tasks: Sequence[Task], subject: Subject, tools: Tools) -> None:
     """Everything that can be known to fail before the first answer. Raises ValueError naming benchmark and fix."""
     if not tasks:
         raise ValueError("--benchmarks: none is named; `ultrafuser eval list` shows them")
-    packages = {"scipy": True, "math_verify": any(task.benchmark.domain == "math" for task in tasks)}
-    for package, needed in packages.items():
-        if needed and importlib.util.find_spec(package) is None:
-            raise ValueError(f"the package {package} is missing; install it with: pip install 'ultrafuser[eval]'")
+    if importlib.util.find_spec("scipy") is None:
+        raise ValueError(
+            "the package scipy is missing (for intervals); install it with: pip install 'ultrafuser[eval]'"
+        )
     for task in tasks:
         reason = missing(task.benchmark, subject, tools)
         if reason is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ RUN_FILE, SUMMARY_FILE, REPORT_FILE = "run.json", "summary.json", "report.html"
 class Entry:
     """One line of NAME.jsonl: an item, one answer to it (number `sample` of those asked for), its verdict.
 
-    `prompts` and `gate_weights` are per specialist, `likelihoods` is [query][continuation] of [nats, tokens].
+    `prompts` and `gate_weights` are per specialist, `likelihoods` is [query][continuation] of [nats, tokens], nats
+    None where the continuation was not to be had.
     """
 
     id: str
@@ -45,7 +47,7 @@ class Entry:
     queries: Sequence[Mapping[str, Any]] = ()
     prompts: Mapping[str, str] = field(default_factory=dict)
     answers: Sequence[str] = ()
-    likelihoods: Sequence[Sequence[Sequence[float]]] = ()
+    likelihoods: Sequence[Sequence[Sequence[float | None]]] = ()
     extracted: str | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     weight: float = 1.0
@@ -180,7 +182,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return dict(read_json(file).get("benchmarks", {})) if file.is_file() else {}
 
 
-def _pairs(answer: Answer) -> list[list[list[float]]]:
+def _pairs(answer: Answer) -> list[list[list[float | None]]]:
     return [[[one.logprob, one.tokens] for one in query] for query in answer.likelihoods]
 
 
@@ -192,6 +194,9 @@ def answer_to_dict(answer: Answer) -> dict[str, Any]:
 
 def answer_from_dict(row: Mapping[str, Any]) -> Answer:
     """The answer of a line of the journal."""
-    likelihoods = tuple(tuple(Likelihood(nats, int(tokens)) for nats, tokens in query) for query in row["likelihoods"])
+    likelihoods = tuple(
+        tuple(Likelihood(-inf if nats is None else nats, int(tokens)) for nats, tokens in query)
+        for query in row["likelihoods"]
+    )
     rest = {one.name: row[one.name] for one in fields(Answer) if one.name in row}
     return Answer(**(rest | {"texts": tuple(row["texts"]), "likelihoods": likelihoods}))
