@@ -15,10 +15,10 @@ Status = Literal["passed", "failed", "timeout", "memory", "output", "killed"]
 class Limits:
     """Limits of one program with all its processes; sizes are in bytes, times in seconds.
 
-    `seconds` is wall time, a backstop; `cpu_seconds` is a process's time on the processor, which does not depend on what
-    else the machine does. `memory` is what all processes use together; each one's address
-    space may be half a gibibyte larger. `processes` counts threads too. `disk` and `files` are the temporary folder's,
-    `file_size` is one file's. `output` is what it may print.
+    `seconds` is wall time, a backstop; `cpu_seconds` is a process's time on a processor, which does not depend on what
+    else the machine does. `memory` is what all processes use together; each one's address space may be half a gibibyte
+    larger. `processes` counts threads too. `disk` and `files` are the temporary folder's, `file_size` is one file's.
+    `output` is what it may print.
     """
 
     seconds: float = 30.0

@@ -65,6 +65,9 @@ def environment(folder: str) -> dict[str, str]:
     """All variables of a program. One hash seed, so that the order of sets is the same in every run."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     libraries = os.path.join(home(), "lib")  # some builds find their own library only by this
+    system = (
+        {"SYSTEMROOT": os.environ["SYSTEMROOT"]} if "SYSTEMROOT" in os.environ else {}
+    )  # Windows starts nothing else
     return {
         "PATH": os.path.dirname(interpreter()),
         "HOME": folder,
@@ -73,4 +76,5 @@ def environment(folder: str) -> dict[str, str]:
         "PYTHONHASHSEED": "0",
         "LD_LIBRARY_PATH": libraries,
         **threads,
+        **system,
     }

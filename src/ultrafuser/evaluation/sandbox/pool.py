@@ -33,7 +33,7 @@ class Sandbox:
     ) -> None:
         self.limits = limits or Limits()
         self.workers = workers or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])
-        self._stopped = threading.Event()
+        self._running: set[threading.Event] = set()
         try:
             self._cell = layers.choose(layer)
         except ValueError:
@@ -44,26 +44,28 @@ class Sandbox:
     def run(self, programs: Sequence[Program | str]) -> list[Outcome]:
         """Run each, and give their outcomes in the order of the programs."""
         whole = [Program(program) if isinstance(program, str) else program for program in programs]
+        stopped = threading.Event()
+        self._running.add(stopped)
+
+        def run(program: Program) -> Outcome:
+            return run_program(program, layers.with_uid(self._cell), self.limits, stopped)
+
         pool = ThreadPoolExecutor(max_workers=self.workers, thread_name_prefix="sandbox")
         try:
-            return list(pool.map(self._run, whole))
-        except BaseException:
-            self._stopped.set()  # Ctrl-C, or a cell that could not be made: end the others too
-            raise
+            return list(pool.map(run, whole))
         finally:
+            stopped.set()  # after Ctrl-C, or where a cell could not be made, the others end too
             pool.shutdown(wait=True, cancel_futures=True)
-            self._stopped.clear()
-
-    def _run(self, program: Program) -> Outcome:
-        return run_program(program, layers.with_uid(self._cell), self.limits, self._stopped)
+            self._running.discard(stopped)
 
     def describe(self) -> dict[str, Any]:
         """Which layers hold a program from files, network and processes here, for the record of a run."""
         return layers.describe(self._cell)
 
     def close(self) -> None:
-        """Stop what still runs."""
-        self._stopped.set()
+        """Stop what still runs: its outcome is `killed`."""
+        for stopped in list(self._running):
+            stopped.set()
 
     def __enter__(self) -> Sandbox:
         return self

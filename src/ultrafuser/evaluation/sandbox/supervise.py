@@ -106,9 +106,9 @@ class _Run:
             stopped_for = self._watch()
         finally:
             self._kill()
-            reader.join(GRACE)
+            reader.join(GRACE if self.cell.layer != "none" else 1.0)  # without isolation, a daemon may keep the pipe
         seconds = time.monotonic() - self.begun
-        told = self._told()
+        told = self._told(stopped_for is not None)
         text = self.output.decode("utf-8", "replace")
         came_to_its_end = self.word in text
         text = text.replace(self.word, "")
@@ -173,7 +173,7 @@ class _Run:
             process.kill()
             process.wait()
 
-    def _told(self) -> dict[str, Any]:
+    def _told(self, cut_short: bool) -> dict[str, Any]:
         """How the program's own process ended: "status" as of wait(2), "cpu" seconds."""
         if self.process.stderr is None:
             return {"code": self.process.returncode}
@@ -183,8 +183,10 @@ class _Run:
             try:
                 told |= json.loads(line)
             except ValueError:
-                told.setdefault("error", line)
-        if "error" in told:
+                told["trouble"] = line  # the launcher's own traceback: its last line
+        if "error" not in told and "status" not in told and self.process.returncode:
+            told["error"] = told.get("trouble", f"the launcher ended with exit status {self.process.returncode}")
+        if "error" in told and not cut_short:
             raise StartError(f"sandbox: {told['error']}")
         if "status" in told:
             told["code"] = os.waitstatus_to_exitcode(told["status"])

@@ -112,14 +112,14 @@ def _take_standard_files(text: bytes) -> None:
 
 
 def _keep_reachable(request: Request) -> None:
-    """Name Python's folders by open descriptors where the new uid could not walk to them (in root's home, say).
+    """Name folders by open descriptors where the new uid could not walk to them (in root's home, say).
 
     A path through /proc/self/fd needs no right on the folders above. What can be opened below is Landlock's matter.
     """
     if not request["uid"]:
         return
     names = {}
-    for path in request["prefixes"]:
+    for path in (*request["prefixes"], request["folder"]):
         if not _is_open_to_all(path):
             descriptor = os.open(path, os.O_PATH)
             os.set_inheritable(descriptor, True)
@@ -134,7 +134,8 @@ def _keep_reachable(request: Request) -> None:
     home = renamed(request["home"])
     request["environment"] = environment | ({"PYTHONHOME": home} if home != request["home"] else {})
     request["command"] = [renamed(request["command"][0]), *request["command"][1:]]
-    request["program"]["paths"] = [renamed(path) for path in request["program"]["paths"]]
+    program = request["program"]
+    program |= {"paths": [renamed(path) for path in program["paths"]], "folder": renamed(program["folder"])}
 
 
 def _is_open_to_all(path: str) -> bool:

@@ -45,21 +45,22 @@ def build_root(*, readable: Iterable[str], devices: Iterable[str], disk: int, fi
     All of it is read-only but /tmp, which lies in memory, holds `disk` bytes and `files` files, and is `owner`'s.
     """
     syscalls.mount("none", "/", flags=_REC | _PRIVATE)
-    syscalls.mount("root", "/tmp", "tmpfs", _NOSUID | _NODEV, "size=4m,nr_inodes=4k,mode=755")
-    os.mkdir("/tmp/.old")
-    syscalls.syscall("pivot_root", b"/tmp", b"/tmp/.old")
+    base = next(filter(os.path.isdir, ("/tmp", "/var/tmp", "/mnt", "/proc")))  # anywhere: only this process sees it
+    syscalls.mount("root", base, "tmpfs", _NOSUID | _NODEV, "size=4m,nr_inodes=4k,mode=755")
+    os.mkdir(base + "/.old")
+    syscalls.syscall("pivot_root", os.fsencode(base), os.fsencode(base + "/.old"))
     os.chdir("/")
+    os.mkdir("/tmp")
+    options = f"size={disk},nr_inodes={files},mode=700,uid={owner},gid={owner}"
+    syscalls.mount("tmp", "/tmp", "tmpfs", _NOSUID | _NODEV | _NOEXEC, options)
     for path in readable:
         _show(path, _ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV)
     for path in devices:
         _show(path, _ATTR_RDONLY | _ATTR_NOSUID)
-    os.makedirs("/tmp", exist_ok=True)
     os.symlink("/tmp", "/dev/shm")
     syscalls.call("umount2", b"/.old", _DETACH)
     os.rmdir("/.old")
     _set_attributes("/", _ATTR_RDONLY, recursive=False)
-    options = f"size={disk},nr_inodes={files},mode=700,uid={owner},gid={owner}"
-    syscalls.mount("tmp", "/tmp", "tmpfs", _NOSUID | _NODEV | _NOEXEC, options)
 
 
 def _show(path: str, attributes: int) -> None:

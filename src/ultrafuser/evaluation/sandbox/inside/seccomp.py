@@ -122,7 +122,7 @@ def rules(machine: str, *, metadata: bool, processes: bool, pid: int) -> list[Ru
 
 
 def build(machine: str, found: list[Rule]) -> bytes:
-    """The BPF program: other machines' calls kill, unknown numbers do not exist, rule by rule, the rest is let through."""
+    """The BPF program: another machine's calls kill, unknown numbers do not exist, then the rules; the rest may pass."""
     load_number = _instruction(0x20, 0)
     code = [
         _instruction(0x20, 4),  # A = architecture
