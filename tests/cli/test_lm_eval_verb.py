@@ -69,6 +69,7 @@ def test_only_and_an_own_task_folder(run, few_tasks, fused_folder, data, tmp_pat
     [
         (["nothing"], ["MODEL: folder 'nothing' does not exist"]),
         (["owner/name"], ["needs --revision"]),
+        (["--limit", "3", "FUSED"], ["name the model first, then --limit"]),
         (["FUSED", "--only", "mth"], ["'mth' is not one of text, code, math", "did you mean 'math'"]),
         (["FUSED", "--limit", "abc"], ["--limit", "invalid float value: 'abc'"]),
         (["FUSED", "--lmit", "3"], ["unrecognized arguments: --lmit 3", "--lm-eval-help"]),

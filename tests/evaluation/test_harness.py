@@ -366,3 +366,11 @@ def test_tasks_come_for_the_files_that_are_there(tmp_path):
     written = harness.write_tasks(tmp_path, tmp_path / "out")
     assert written == {"ultrafuser_svamp": tmp_path / "svamp.jsonl.gz"}
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["svamp.yaml"]
+
+
+def test_tasks_over_the_items_that_come_with_the_package(tmp_path):
+    names = list(harness.write_tasks("sample", tmp_path))
+    assert "ultrafuser_gsm8k" in names
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    results = evaluate(manager, get_model("dummy")(), None, names)
+    assert results["results"].keys() == set(names)

@@ -47,7 +47,7 @@ def lm_eval(
     data: Annotated[
         Path | None,
         typer.Option(
-            "--data", metavar="DIR", help="Folder of benchmark files: adds the tasks ultrafuser_..., offline."
+            "--data", metavar="DIR", help="Folder of benchmark files, or sample: adds tasks ultrafuser_..., offline."
         ),
     ] = None,
     only: Annotated[str | None, typer.Option("--only", metavar="NAME", help="Let one specialist answer alone.")] = None,
@@ -68,6 +68,8 @@ def lm_eval(
     if "-h" in context.args:
         typer.echo(context.get_help())
         return
+    if model.startswith("-"):
+        raise ValueError(f"MODEL: name the model first, then {model} and other options of lm-eval")
     _need_lm_eval()
     given = _parse(context.args)
     given.model = "ultrafuser"
@@ -85,7 +87,8 @@ def lm_eval(
             raise ValueError(f"--tasks: name at least one{'; --data offers ' if local else ''}{', '.join(local)}")
         harness.register()
         results = _run(given, quiet=json_path == "-")
-    write_json(json_path, {"model": model} | {name: part for name, part in results.items() if name != "samples"})
+    if results:  # under `accelerate launch` the first process has them
+        write_json(json_path, {"model": model} | {name: part for name, part in results.items() if name != "samples"})
 
 
 def _need_lm_eval() -> None:

@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+from ultrafuser.evaluation.data import SAMPLE, sample_folder
+
 __all__ = ["write_tasks"]
 
 TASKS = Path(__file__).parent / "tasks"
@@ -17,11 +19,13 @@ NAME = re.compile(r"^task: (\w+)$", re.MULTILINE)
 def write_tasks(data: str | Path, folder: str | Path) -> dict[str, Path]:
     """Write tasks for the benchmark files in `data` into `folder`; gives each task's name and data file.
 
+    `data` is a folder, or "sample" for the items that come with the package.
     `folder` is for lm-eval's `--include_path` or `TaskManager(include_path=...)`; it must stay while they run. Files
     are FILE.jsonl or FILE.jsonl.gz as `ultrafuser eval --data` reads them; a task whose file is missing is left out.
     Raises ValueError where `data` is no folder or has none of the files.
     """
-    data, folder = Path(data).expanduser().resolve(), Path(folder).resolve()
+    data = sample_folder() if str(data) == SAMPLE else Path(data).expanduser().resolve()
+    folder = Path(folder).resolve()
     if not data.is_dir():
         raise ValueError(f"data: {str(data)!r} {'is a file, not a folder' if data.exists() else 'does not exist'}")
     written: dict[str, Path] = {}

@@ -61,8 +61,8 @@ class UltraFuserLM(HFLM):
         self._only, self._specialist_paths = only, specialist_paths
         self._place: Place | None = None
         if not isinstance(pretrained, UltraFuserForCausalLM):
-            pretrained = str(pretrained)
-            self._place = locate(pretrained, options.get("revision"), only)
+            self._place = locate(str(pretrained), options.get("revision"), only)
+            pretrained = self._place.origin.hub_id or str(self._place.origin.path)
             options["device"] = choose_device(options.get("device"))
         elif options.get("tokenizer") is None or only is not None or specialist_paths is not None:
             raise ValueError(
