@@ -122,7 +122,7 @@ def rules(machine: str, *, metadata: bool, processes: bool, pid: int) -> list[Ru
 
 
 def build(machine: str, found: list[Rule]) -> bytes:
-    """The BPF program: another machine's calls kill, unknown numbers do not exist, then the rules; the rest may pass."""
+    """The BPF program: another machine's calls kill, unknown numbers do not exist, then the rules; the rest passes."""
     load_number = _instruction(0x20, 0)
     code = [
         _instruction(0x20, 4),  # A = architecture
