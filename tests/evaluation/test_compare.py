@@ -10,7 +10,7 @@ from rich.console import Console
 from ultrafuser.evaluation.compare import compare_runs, run_names, show
 from ultrafuser.evaluation.record import Entry, Run
 from ultrafuser.evaluation.statistics import paired, summarise
-from ultrafuser.evaluation.units import difference_text, item_score_text, p_text, score_text, unit_of
+from ultrafuser.evaluation.units import difference_text, interval_text, item_score_text, p_text, score_text, unit_of
 
 
 def simple(folder: Path, name: str, **benchmarks: list[float]) -> Run:
@@ -213,4 +213,7 @@ def test_units() -> None:
         "50.0",
         "1.000",
     )
+    assert interval_text({"ci95": [0.5, 0.75], "exact95": [0.4, 0.8]}, "percent") == "50.0 to 75.0"
+    assert interval_text({"ci95": [0.0, 0.0], "exact95": [0.0, 0.06]}, "percent") == "0.0 to 6.0 (exact)"
+    assert interval_text({"ci95": None}, "plain") == ""
     assert [p_text(p) for p in (0.0002, 0.0312, 0.5, None)] == ["p < 0.001", "p = 0.031", "p = 0.50", "no test"]

@@ -243,6 +243,10 @@ def test_filters_of_the_page_in_a_browser(runs, tmp_path: Path) -> None:
     differing = compare_runs(runs).benchmarks["gsm8k"]["differences"]["total"]
     assert f"{differing} of 60 items" in dom
     assert "page 2 of" in dom
+    dom = opened(html, "benchmark=loss&sort=low&run=0", tmp_path / "profile")
+    lowest_first = sorted(runs[0].entries["loss"], key=lambda entry: entry.scores["loss"])
+    assert re.findall(r'class="id">([^<]*)<', dom) == [entry.id for entry in lowest_first]
+    assert "1 query" in dom
 
 
 @needs_browser

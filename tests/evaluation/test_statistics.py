@@ -110,6 +110,13 @@ def test_samples_of_an_item_are_averaged_before_items_are() -> None:
     assert four["note"] == "1 of 2 items have fewer than 4 samples"
 
 
+def test_pass_at_k_of_nothing_right_keeps_an_exact_interval() -> None:
+    rows = [Entry(id=str(i), sample=s, scores={"pass@1": 0}) for i in range(12) for s in range(4)]
+    two = summarise(rows, "pass@1", pass_at=(1, 2))["also"]["pass@2"]
+    assert two["ci95"] == [0, 0]
+    assert two["exact95"] == pytest.approx([0, 1 - 0.025 ** (1 / 12)])
+
+
 def test_pass_at_k_equals_the_share_of_draws_with_a_right_one() -> None:
     for samples in range(1, 8):
         for correct, k in itertools.product(range(samples + 1), range(1, samples + 1)):

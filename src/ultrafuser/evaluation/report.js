@@ -133,11 +133,19 @@ function weightsOf(weights) {
   mix.setAttribute("aria-label", "gate weights: " + weights.map((w, j) => data.specialists[j] + " " + (100 * w).toFixed(0) + "%").join(", "));
   return [mix, line];
 }
+function ownParts(asked) {
+  const alike = pick => asked.every(one => pick(one) !== undefined && pick(one) === pick(asked[0]));
+  let start = 0, end = 0;
+  while (alike(one => one[start])) start++;
+  while (end < Math.min(...asked.map(one => one.length)) - start && alike(one => one[one.length - 1 - end])) end++;
+  return asked.map(one => one.slice(start, one.length - end).slice(0, 300));
+}
 function likelihoodsOf(item, rows) {
   const table = el("table"), box = el("div", undefined, "scroll");
+  const own = rows.length > 1 ? ownParts(item.k.map(([asked]) => text(asked))) : [];
   rows.forEach((given, q) => given.forEach(([nats, tokens], c) => {
-    const row = el("tr"), [asked, continuations] = item.k[q] || [0, []], cell = el("td"), whole = text(asked);
-    if (rows.length > 1) cell.append(el("small", "… " + whole.slice(-160)));
+    const row = el("tr"), [, continuations] = item.k[q] || [0, []], cell = el("td");
+    if (own[q]) cell.append(el("small", own[q]));
     cell.append(text(continuations[c]).slice(0, 300));
     row.append(cell, el("td", nats === null ? "–" : nats.toFixed(3)), el("td", String(tokens)));
     table.append(row);
@@ -168,7 +176,7 @@ function sampleCard(item, sample, title, unit) {
   if (sample.a && !(sample.a.length && sample.x === sample.a[sample.a.length - 1])) box.append(field("extracted", sample.x && text(sample.x).trim() ? cutText(sample.x, "text", 300) : "nothing"));
   if (sample.n) box.append(field("note", cutText(sample.n, "", 300)));
   const others = Object.entries(sample.o || {});
-  if (others.length) box.append(field("also", others.map(([name, value]) => name + " " + (value === null ? "–" : value)).join(", ")));
+  if (others.length) box.append(field("also", others.map(([name, value]) => name + " " + (value === null ? "–" : +value.toPrecision(4))).join(", ")));
   if (sample.w) box.append(...weightsOf(sample.w));
   box.append(el("div", (sample.t || 0) + " tokens, " + (sample.c || 0).toFixed(2) + " s", "turn"));
   if (sample.l) box.append(folded(sample.l.length + (sample.l.length > 1 ? " queries" : " query"), likelihoodsOf(item, sample.l)));
@@ -180,11 +188,12 @@ function card(item, unit) {
   const box = el("article", undefined, "item"), head = el("div", undefined, "head"), said = el("div", undefined, "said");
   head.append(el("span", item.i, "id"));
   if (item.g !== null) head.append(el("span", item.g, "tag"));
-  if (item.d > 0) head.append(el("span", "runs differ", "tag even"));
+  if (item.d === 1 && unit === "percent") head.append(el("span", "runs differ", "tag even"));
   const asked = item.q.length ? item.q : item.k.length ? [item.k[0][0]] : [];
   box.append(head, ...asked.map((place, turn) => {
     const line = cutText(place, "text ask");
     if (asked.length > 1) line.prepend(el("b", "turn " + (turn + 1) + ": "));
+    if (!item.q.length && item.k.length > 1) line.prepend(el("b", "first of " + item.k.length + " queries: "));
     return line;
   }));
   item.r.forEach((samples, j) => {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -159,9 +160,9 @@ def _readable(detail: Mapping[str, Any]) -> str:
     return json.dumps(detail, ensure_ascii=False, indent=1, default=str)
 
 
-def _rounded(value: float) -> float | None:
-    """Six significant digits; None where it is no number."""
-    return float(f"{value:.6g}") if abs(value) < float("inf") else None
+def _rounded(value: float | None) -> float | None:
+    """Six significant digits; None where it is no finite number."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
 
 
 def _middle_out(text: str, limit: int) -> str:

@@ -9,7 +9,16 @@ from typing import Any
 from ultrafuser.evaluation.compare import Comparison
 from ultrafuser.evaluation.record import Entry, Run
 from ultrafuser.evaluation.showing import COUNTED
-from ultrafuser.evaluation.units import PERCENT, RATING, difference_text, p_text, score_text, unit_of
+from ultrafuser.evaluation.units import (
+    PERCENT,
+    RATING,
+    difference_text,
+    ends_text,
+    interval_text,
+    p_text,
+    score_text,
+    unit_of,
+)
 
 __all__ = ["benchmark_blocks", "facts", "gate_tables", "matrix", "settings_tables"]
 
@@ -129,17 +138,14 @@ def _figures(summary: Mapping[str, Any], unit: str, scale: tuple[float, float]) 
     drawn = exact if interval is None or (exact is not None and interval[0] == interval[1]) else interval
     return {
         "score": score_text(summary["score"], unit),
-        "interval": _interval_text(interval, unit),
-        "exact": _interval_text(exact, unit) if exact is not None else "",
+        "interval": interval_text(summary, unit),
+        "bootstrap": "" if interval is None else ends_text(interval, unit),
+        "exact": "" if exact is None else ends_text(exact, unit),
         "n": summary["n"],
         "note": summary.get("note", ""),
         "dot": None if summary["score"] is None else _position(summary["score"], scale),
         "bar": None if drawn is None else [_position(end, scale) for end in drawn],
     }
-
-
-def _interval_text(interval: Sequence[float] | None, unit: str) -> str:
-    return "" if interval is None else " to ".join(score_text(end, unit) for end in interval)
 
 
 def _scale(unit: str, figures: Sequence[float]) -> tuple[float, float]:
@@ -176,7 +182,7 @@ def _also(summaries: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]
         having = {run: one["also"].get(metric) for run, one in summaries.items()}
         unit = unit_of(metric, [one["score"] for one in having.values() if one and one["score"] is not None])
         cells = [
-            {"run": run, "text": score_text(one["score"], unit), "interval": _interval_text(one["ci95"], unit)}
+            {"run": run, "text": score_text(one["score"], unit), "interval": interval_text(one, unit)}
             for run, one in having.items()
             if one
         ]

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ultrafuser.evaluation.units import PERCENT, difference_text, item_score_text, p_text, score_text
+from ultrafuser.evaluation.units import PERCENT, difference_text, interval_text, item_score_text, p_text, score_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,18 +24,21 @@ COUNTED = {
     "flagged": "verdicts to look at",
     "unscored": "without a score",
 }
+LAYOUT: dict[str, Any] = {"title_justify": "left", "box": None, "pad_edge": False}
 CUT = 300  # characters of a question or answer
 
 
 def show(console: Console, comparison: Comparison, differences: int = 5) -> None:
     """Print tables, warnings and, per benchmark, the first `differences` items on which the runs differ."""
     console.print(_scores(comparison))
+    console.print()
     for benchmark, table in comparison.benchmarks.items():
         if len(table["scores"]) > 1:
             console.print(Text(f"{benchmark}: {visible(table['verdict'])}"))
         _show_counts(console, benchmark, table["scores"])
     _show_average(console, comparison)
     if any(table["against"] for table in comparison.benchmarks.values()):
+        console.print()
         console.print(_against(comparison))
     for warning in comparison.warnings:
         console.print(Text(f"! {visible(warning)}", style="yellow"))
@@ -57,17 +60,17 @@ def _cell(summary: Mapping[str, Any] | None, unit: str, mark: bool) -> Text:
     if summary is None:
         return Text("–", style="dim")
     text = Text(score_text(summary["score"], unit) + ("*" if mark else ""), style="bold" if mark else "")
-    interval = summary.get("ci95")
-    if interval is not None:
-        low, high = (score_text(end, unit) for end in interval)
-        text.append(f"\n{low} to {high}", style="not bold dim")
+    interval = interval_text(summary, unit)
+    if interval:
+        text.append(f"\n{interval.replace(' to ', '–').replace(' (exact)', '°')}", style="not bold dim")
     return text
 
 
 def _scores(comparison: Comparison) -> Table:
     table = Table(
-        title="scores with 95% intervals; shares in percent; * ahead of every other run beyond noise",
-        title_justify="left",
+        title="scores with 95% intervals (° exact, where all items score the same); shares in percent\n"
+        "* ahead of every other run beyond noise",
+        **LAYOUT,
     )
     table.add_column("benchmark")
     for name in comparison.runs:
@@ -85,7 +88,7 @@ def _scores(comparison: Comparison) -> Table:
             cells.append(Text(f"{score_text(best['score'], row['unit'])}\n{visible(best['run'])}" if best else "–"))
         table.add_row(first, *cells)
     if comparison.average is not None:
-        table.add_section()
+        table.add_row()
         scores = comparison.average["scores"]
         cells = [_cell(scores[name], PERCENT, False) for name in comparison.runs]
         cells += [Text(score_text(oracle["average"], PERCENT))] if oracle is not None else []
@@ -119,29 +122,32 @@ def _show_average(console: Console, comparison: Comparison) -> None:
 
 def _against(comparison: Comparison) -> Table:
     base = escape(visible(comparison.baseline))
-    table = Table(title=f"difference to {base} on the items that both have; bold: beyond noise", title_justify="left")
-    table.add_column("benchmark")
-    table.add_column("run")
-    for name in ("difference", "95% interval", "p", "items"):
-        table.add_column(name, justify="right")
-    table.add_column("right: both / run / base / none", justify="right")
+    table = Table(
+        title=f"difference to {base} on the items that both have; bold: beyond noise\n"
+        "only one: items that only this run gets right, and those that only the other does",
+        **LAYOUT,
+    )
+    table.add_column("benchmark", overflow="fold")
+    table.add_column("run", overflow="fold")
+    for name in ("difference", "95% interval", "p", "items", "only one"):
+        table.add_column(name, justify="right", no_wrap=True)
     for benchmark, row in comparison.benchmarks.items():
-        for name, test in row["against"].items():
+        for number, (name, test) in enumerate(row["against"].items()):
             four = test.get("table")
             table.add_row(
-                Text(benchmark),
+                Text("" if number else benchmark),
                 Text(visible(name)),
                 Text(difference_text(test["difference"], row["unit"]), style="bold" if test["better"] else ""),
                 _interval(test["ci95"], row["unit"]),
                 "–" if test["p"] is None else p_text(test["p"]).removeprefix("p = ").removeprefix("p "),
                 str(test["n"]),
-                " / ".join(str(four[key]) for key in ("both", "only_a", "only_b", "neither")) if four else "–",
+                f"{four['only_a']} : {four['only_b']}" if four else "–",
             )
     if comparison.average is not None:
-        for name, test in comparison.average["against"].items():
+        for number, (name, test) in enumerate(comparison.average["against"].items()):
             style = "bold" if test["better"] else ""
             cells = Text(difference_text(test["difference"], PERCENT), style=style), _interval(test["ci95"], PERCENT)
-            table.add_row(Text("average", style="bold"), Text(visible(name)), *cells, "–", "–", "–")
+            table.add_row(Text("" if number else "average", style="bold"), Text(visible(name)), *cells, "–", "–", "–")
     return table
 
 

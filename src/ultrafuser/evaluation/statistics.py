@@ -183,8 +183,7 @@ def _pass_at(entries: Sequence[Entry], metric: str, k: int, seed: Seed) -> dict[
             outcomes.setdefault(entry.id, []).append(score == 1)
     enough = {id: rows for id, rows in outcomes.items() if len(rows) >= k}
     values = np.array([pass_at_k(len(rows), sum(rows), k) for rows in enough.values()], dtype=float)
-    result = _estimate(_Items(list(enough), values, np.ones_like(values)), "", seed)
-    result.pop("exact95", None)
+    result = _estimate(_Items(list(enough), values, np.ones_like(values)), metric, seed)
     if len(enough) < len(outcomes):
         result["note"] = f"{len(outcomes) - len(enough)} of {len(outcomes)} items have fewer than {k} samples"
     return result

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 __all__ = [
     "PERCENT",
@@ -10,6 +11,8 @@ __all__ = [
     "RATING",
     "RATINGS",
     "difference_text",
+    "ends_text",
+    "interval_text",
     "item_score_text",
     "p_text",
     "score_text",
@@ -32,6 +35,19 @@ def score_text(value: float | None, unit: str) -> str:
     """A score as tables show it: 61.6 for a share of 0.616, 7.02 for a rating, 1.874 for a loss; a dash for none."""
     factor, decimals = _FORMATS[unit]
     return "–" if value is None else f"{factor * value:.{decimals}f}"
+
+
+def interval_text(summary: Mapping[str, Any], unit: str) -> str:
+    """A score's interval; where all items score the same and the bootstrap has no width, the exact one of so many."""
+    ends, exact = summary.get("ci95"), summary.get("exact95")
+    if exact is not None and (ends is None or ends[0] == ends[1]):
+        return f"{ends_text(exact, unit)} (exact)"
+    return "" if ends is None else ends_text(ends, unit)
+
+
+def ends_text(ends: Sequence[float], unit: str) -> str:
+    """Both ends of an interval."""
+    return " to ".join(score_text(end, unit) for end in ends)
 
 
 def item_score_text(value: float | None, unit: str) -> str:
