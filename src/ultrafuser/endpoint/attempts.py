@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 LONGEST_BACKOFF = 30.0  # seconds
 LONGEST_WAIT = 300.0  # seconds that a Retry-After may ask for
+SLOW_RETRIES = 2  # after time-outs, which are long: a request that is too much stays too much
 _AGAIN = frozenset({408, 409, 425, 429})  # and 5xx; 501 and 505 do not mend themselves
 _NEVER = frozenset({501, 505})
 _CODE = re.compile(r"^Error code: \d+( - )?")  # how the library starts its messages; the status is told anyway
@@ -91,7 +92,7 @@ class Attempts:
             return self._next(final, attempt, self._retries)
         connected = type(error.__cause__).__name__ != "ConnectTimeout"
         if isinstance(error, openai.APITimeoutError) and connected:
-            return self._next(self._too_slow(attempt), attempt, self._retries)
+            return self._next(self._too_slow(attempt), attempt, min(self._retries, SLOW_RETRIES))
         if isinstance(error, openai.APIConnectionError):
             return self._next(
                 self._unreachable(error), attempt, self._retries if self._answered else min(self._retries, 1)
