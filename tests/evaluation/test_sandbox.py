@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -348,3 +349,32 @@ class TestFilter:
         assert self.decide(strict, arch, kill, 77, 9) == self.ALLOW
         assert self.decide(loose, arch, chmod) == self.ALLOW
         assert self.decide(strict, arch, chmod) == refuse
+
+
+@on_linux
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv is not installed")
+@pytest.mark.skipif(sys.platform == "linux" and os.geteuid() != 0, reason="these tests were not started as root")
+@pytest.mark.parametrize("dropped", ["-sys_admin", "-all"])
+def test_a_container_whose_root_may_little_has_landlock(dropped, tmp_path):
+    asking = (
+        f"import sys; sys.path.insert(0, {str(SRC)!r})\n"
+        "from ultrafuser.evaluation.sandbox import Sandbox\n"
+        "try:\n    Sandbox(layer='namespaces')\n"
+        "except ValueError as problem:\n    assert 'unshare' in str(problem), problem\n"
+        "else:\n    raise SystemExit('namespaces without CAP_SYS_ADMIN')\n"
+        "sandbox = Sandbox(layer='landlock')\n"
+        "print(sandbox.describe()['user'], sandbox.describe()['processes'])\n"
+        "programs = ['import numpy', 'open(\"/etc/passwd\")', 'import os; os.fork()']\n"
+        "print(*[outcome.status for outcome in sandbox.run(programs)])"
+    )
+    command = ["setpriv", f"--bounding-set={dropped}", f"--inh-caps={dropped}", sys.executable, "-c", asking]
+    ran = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"TMPDIR": str(tmp_path)}
+    )
+    assert ran.returncode == 0, ran.stderr
+    user, statuses = ran.stdout.splitlines()
+    if dropped == "-all":
+        assert (user, statuses) == ("the user's uid one process only (seccomp)", "passed failed failed")
+    else:
+        assert (user, statuses) == ("uid of its own uid of its own", "passed failed passed")
+    assert os.listdir(tmp_path) == []

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import platform
 import re
+import secrets
 import sys
 import tempfile
 import threading
@@ -41,7 +41,6 @@ with open("own", "w") as file:
     file.write("x")
 assert os.getuid() != 0 or {uid} is None
 """
-_counter = itertools.count()
 
 
 def choose(only: str | None = None) -> Cell:
@@ -100,15 +99,14 @@ def with_uid(cell: Cell) -> Cell:
     return Cell(cell.layer, cell.user_namespace, _unused_uid(), cell.counts_alone)
 
 
-def describe(cell: Cell | None) -> dict[str, Any]:
-    """What holds a program, by what it holds it from; None is no isolation at all."""
-    if cell is None or cell.layer == "none":
+def describe(cell: Cell) -> dict[str, Any]:
+    """What holds a program, by what it holds it from."""
+    if cell.layer == "none":
         return {
             "isolated": False,
             "files": "not isolated",
             "network": "not isolated",
             "processes": "process group of its own",
-            "limits": "time, output, resource limits",
         }
     confined = cell.layer == "namespaces"
     alone = "uid of its own" if cell.uid is not None else ("user namespace" if confined else "the user's uid")
@@ -123,7 +121,6 @@ def describe(cell: Cell | None) -> dict[str, Any]:
         "processes": processes,
         "system calls": "seccomp",
         "user": alone,
-        "limits": "time, output, memory, processes, files: resource limits, and watched from outside",
     }
 
 
@@ -135,7 +132,7 @@ def _unused_uid() -> int:
     window = max(count // 16, 1)
     taken = _uids_in_use()
     for _ in range(1000):
-        uid = first + count - 2 - (os.getpid() * 509 + next(_counter)) % window
+        uid = first + count - 2 - secrets.randbelow(window)
         if uid not in taken:
             return uid
     raise ValueError("no unused uid was found for generated code: allow this container more uids")

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import Any
 
 from ultrafuser.evaluation.sandbox import layers
@@ -59,8 +60,8 @@ class Sandbox:
             self._running.discard(stopped)
 
     def describe(self) -> dict[str, Any]:
-        """Which layers hold a program from files, network and processes here, for the record of a run."""
-        return layers.describe(self._cell)
+        """Which layers hold a program from files, network and processes here, and the limits, for a run's record."""
+        return {**layers.describe(self._cell), "limits": asdict(self.limits)}
 
     def close(self) -> None:
         """Stop what still runs: its outcome is `killed`."""

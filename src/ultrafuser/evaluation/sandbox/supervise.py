@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
 import secrets
@@ -57,17 +58,21 @@ def run_program(program: Program, cell: Cell, limits: Limits, stopped: threading
             os.chown(folder, cell.uid, cell.uid)
         return _Run(program, cell, limits, folder, stopped).outcome()
     finally:
-        watch.remove_tree(folder)
+        try:
+            watch.remove_tree(folder)
+        except OSError as problem:
+            logging.getLogger(__name__).warning("the folder of a generated program stays behind: %s", problem)
 
 
 class _Run:
+    """One program from its start to its outcome."""
+
     def __init__(self, program: Program, cell: Cell, limits: Limits, folder: str, stopped: threading.Event) -> None:
         self.cell, self.limits, self.folder, self.stopped = cell, limits, folder, stopped
-        self.word = secrets.token_hex(16)
+        self.word = secrets.token_hex(16)  # written by the harness when the program has come to its end
         self.output = bytearray()
         self.printed = 0
         self.begun = time.monotonic()
-        command = [paths.interpreter(), "-s", "-S", "-P", "-B", "-c", harness()]
         request = {
             "word": self.word,
             "folder": folder,
@@ -75,29 +80,7 @@ class _Run:
             "limits": _resource_limits(limits, cell),
             "parts": [("<program>", program.source), ("<tests>", program.tests)],
         }
-        environment = paths.environment(folder)
-        if cell.layer == "none":
-            self.process = _start(command, json.dumps(request).encode(), environment, folder)
-            return
-        whole = {
-            "layer": cell.layer,
-            "user_namespace": cell.user_namespace,
-            "uid": cell.uid,
-            "readable": paths.readable(),
-            "devices": [path for path in paths.DEVICES if os.path.exists(path)],
-            "prefixes": paths.prefixes(),
-            "home": paths.home(),
-            "folder": folder,
-            "disk": limits.disk,
-            "files": limits.files,
-            "command": command,
-            "environment": environment,
-            "program": request,
-        }
-        text = json.dumps(whole).encode()
-        begin = f"import sys; sys.path.insert(0, {str(INSIDE.parent)!r}); from inside.launcher import main; main()"
-        launcher = [paths.interpreter(), "-I", "-S", "-c", begin]
-        self.process = _start(launcher, b"%d\n" % len(text) + text, {"LD_LIBRARY_PATH": environment["LD_LIBRARY_PATH"]})
+        self.process = _start_bare(request, folder) if cell.layer == "none" else _start(request, cell, limits, folder)
 
     def outcome(self) -> Outcome:
         reader = threading.Thread(target=self._read, daemon=True)
@@ -108,6 +91,8 @@ class _Run:
             self._kill()
             reader.join(GRACE if self.cell.layer != "none" else 1.0)  # without isolation, a daemon may keep the pipe
         seconds = time.monotonic() - self.begun
+        if not reader.is_alive() and self.process.stdout is not None:
+            self.process.stdout.close()
         told = self._told(stopped_for is not None)
         text = self.output.decode("utf-8", "replace")
         came_to_its_end = self.word in text
@@ -177,7 +162,8 @@ class _Run:
         """How the program's own process ended: "status" as of wait(2), "cpu" seconds."""
         if self.process.stderr is None:
             return {"code": self.process.returncode}
-        lines = self.process.stderr.read().decode("utf-8", "replace").splitlines()
+        with self.process.stderr as file:
+            lines = file.read().decode("utf-8", "replace").splitlines()
         told: dict[str, Any] = {}
         for line in lines:
             try:
@@ -222,28 +208,68 @@ def harness() -> str:
     return (INSIDE / "harness.py").read_text(encoding="utf-8")
 
 
-def _start(
-    command: list[str], request: bytes, environment: dict[str, str], folder: str | None = None
-) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own and hand it the request; a launcher keeps its standard input open."""
-    alone = folder is not None
+def _command() -> list[str]:
+    """An interpreter that runs the harness; like -I, but that it reads our PYTHONHASHSEED, and without site packages'
+    start-up files (-S): their folders are added by the harness."""
+    return [paths.interpreter(), "-s", "-S", "-P", "-B", "-c", harness()]
+
+
+def _start(request: dict[str, Any], cell: Cell, limits: Limits, folder: str) -> subprocess.Popen[bytes]:
+    """Start a launcher. Its standard input stays open: when we close it, or are gone, the launcher ends everything."""
+    environment = paths.environment(folder)
+    whole = {
+        "layer": cell.layer,
+        "user_namespace": cell.user_namespace,
+        "uid": cell.uid,
+        "readable": paths.readable(),
+        "devices": [path for path in paths.DEVICES if os.path.exists(path)],
+        "prefixes": paths.prefixes(),
+        "home": paths.home(),
+        "folder": folder,
+        "disk": limits.disk,
+        "files": limits.files,
+        "command": _command(),
+        "environment": environment,
+        "program": request,
+    }
+    begin = f"import sys; sys.path.insert(0, {str(INSIDE.parent)!r}); from inside.launcher import main; main()"
     process = subprocess.Popen(
-        command,
+        [paths.interpreter(), "-I", "-S", "-c", begin],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT if alone else subprocess.PIPE,
-        env=environment,
-        cwd=folder or "/",
+        stderr=subprocess.PIPE,
+        env={"LD_LIBRARY_PATH": environment["LD_LIBRARY_PATH"]},
+        cwd="/",
         start_new_session=True,
     )
+    text = json.dumps(whole).encode()
+    _send(process, b"%d\n" % len(text) + text)
+    return process
+
+
+def _start_bare(request: dict[str, Any], folder: str) -> subprocess.Popen[bytes]:
+    """Start the program itself, with nothing around it but its own process group."""
+    process = subprocess.Popen(
+        _command(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=paths.environment(folder),
+        cwd=folder,
+        start_new_session=True,
+    )
+    _send(process, json.dumps(request).encode())
+    with contextlib.suppress(OSError):
+        process.stdin.close()  # type: ignore[union-attr]
+    process.stdin = None
+    return process
+
+
+def _send(process: subprocess.Popen[bytes], request: bytes) -> None:
     assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(BrokenPipeError):  # it ended at once: how, comes out later
         process.stdin.write(request)
         process.stdin.flush()
-    if alone:
-        process.stdin.close()
-        process.stdin = None
-    return process
 
 
 def _resource_limits(limits: Limits, cell: Cell) -> dict[str, tuple[int, int]]:
