@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ultrafuser.evaluation.record import Run
     from ultrafuser.evaluation.runner import OnProgress, Progress
 
-__all__ = ["benchmark_rows", "benchmark_table", "progress", "score_table", "show_scores"]
+__all__ = ["benchmark_rows", "benchmark_table", "progress", "score_table", "show_scores", "weight_table"]
 
 LINE_EVERY = 15.0  # seconds between lines where there is no terminal
 MOST_GROUPS, FEWEST_ITEMS = 8, 5  # more groups, or smaller ones, are in the record and on the page only
@@ -79,6 +79,10 @@ def show_scores(console: Console, run: Run, summary: Mapping[str, Any], notice: 
     """The scores of a run, what must be known before they are believed, where everything is."""
     console.print()
     console.print(score_table(run, summary))
+    weights = weight_table(summary)
+    if weights is not None:
+        console.print()
+        console.print(weights)
     for name, row in summary.items():
         for note in _notes(row):
             console.print(Text(f"{name}: {note}", style="yellow"), soft_wrap=True)
@@ -88,27 +92,44 @@ def show_scores(console: Console, run: Run, summary: Mapping[str, Any], notice: 
 
 
 def score_table(run: Run, summary: Mapping[str, Any]) -> Table:
-    """Benchmark, metric, score, interval, items, seconds; and mean gate weights where there is a gate."""
+    """Benchmark, metric, score, interval, items, seconds; pass@k and groups below."""
     from ultrafuser.evaluation.units import score_text, unit_of
 
-    names = list(next((row["gate_weights"] for row in summary.values() if row.get("gate_weights")), {}))
-    table = Table(box=None, pad_edge=False, title=_title(run, names), title_justify="left")
-    for heading in ("benchmark", "metric"):
-        table.add_column(heading)
-    for heading in ("score", "95% interval", "n", "seconds", *names):
-        table.add_column(heading, justify="right")
+    table = _table(f"{run.settings['model']}: scores, shares in percent", "benchmark", "metric")
+    for heading in ("score", "95% interval", "n", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, row in summary.items():
         higher = run.settings["benchmarks"][name]["higher_is_better"]
         values = [] if row["score"] is None else [row["score"]]
         unit = unit_of(row["metric"], values, higher_is_better=higher)
-        weights = row.get("gate_weights") or {}
-        cells = [f"{weights[one]:.3f}" if one in weights else "–" for one in names]
         score = Text(score_text(row["score"], unit), "bold")
-        table.add_row(
-            Text(name), Text(row["metric"]), score, _interval(row, unit), str(row["n"]), f"{row['seconds']:.1f}", *cells
-        )
+        seconds = f"{row['seconds']:.1f}"
+        table.add_row(Text(name), Text(row["metric"]), score, _interval(row, unit), str(row["n"]), seconds)
         for label, one in _parts(row):
             table.add_row("", Text(label, "dim"), score_text(one["score"], unit), _interval(one, unit), str(one["n"]))
+    return table
+
+
+def weight_table(summary: Mapping[str, Any]) -> Table | None:
+    """Mean weight of each specialist by benchmark; None where there is no gate."""
+    rows = {name: row["gate_weights"] for name, row in summary.items() if row.get("gate_weights")}
+    if not rows:
+        return None
+    table = _table("mean gate weights", "benchmark")
+    names = list(next(iter(rows.values())))
+    for name in names:
+        table.add_column(Text(name), justify="right")
+    for benchmark, weights in rows.items():
+        largest = max(weights.values())
+        cells = [Text(f"{weights[name]:.3f}", "bold" if weights[name] == largest else "") for name in names]
+        table.add_row(Text(benchmark), *cells)
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, title=Text(title, "italic"), title_justify="left")
+    for column in columns:
+        table.add_column(column, no_wrap=True)
     return table
 
 
@@ -132,11 +153,6 @@ def _interval(row: Mapping[str, Any], unit: str) -> str:
 def _alike(row: Mapping[str, Any]) -> bool:
     """Whether all items are right, or all wrong, so that a bootstrap sees no spread."""
     return "exact95" in row and row["ci95"] is not None and row["ci95"][0] == row["ci95"][1]
-
-
-def _title(run: Run, names: Sequence[str]) -> Text:
-    weights = f"; mean gate weights of {', '.join(names)}" if names else ""
-    return Text(f"{run.settings['model']}: shares in percent{weights}", style="italic")
 
 
 def _notes(row: Mapping[str, Any]) -> Iterator[str]:
