@@ -127,6 +127,15 @@ def test_finished_rows_leave_the_batch_and_change_nothing(fused_model, tiny_toke
     assert rows[-1] <= 2
 
 
+def test_every_row_of_a_batch_may_fill_its_own_context(fused_model, tiny_tokenizer):
+    conversations = [[{"role": "user", "content": "x y z " * count}] for count in (2, 40, 70)]
+    fused_model.generation_config.eos_token_id = None
+    alone = [[e.token_id for e in stream(fused_model, tiny_tokenizer, m, max_new_tokens=999)] for m in conversations]
+    assert len({len(ids) for ids in alone}) == 3
+    answers = list(generate_batch(fused_model, tiny_tokenizer, conversations, batch_size=3, max_new_tokens=999))
+    assert [[e.token_id for e in answer.events] for answer in answers] == alone
+
+
 def test_score_of_a_streamed_answer_gives_its_weights_and_probabilities(fused_model, tiny_tokenizer):
     prompt_ids = encode_prompt(ASK, fused_model.config.templates, tiny_tokenizer)
     answer = "roses are red 🦊 and then it sleeps"

@@ -8,6 +8,7 @@ Shapes: B batch, T time, N specialists, V vocabulary.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -177,8 +178,8 @@ def _steps(
     sampling: Sampling,
     gate_weights: Weights | None,
 ) -> Iterator[list[_Token]]:
-    """Start a decoding loop; prompts as [row][specialist][ids]."""
-    room = check_length(model, max(len(ids) for prompt in prompts for ids in prompt))
+    """Start a decoding loop; prompts as [row][specialist][ids]. Each row may fill the context that is left to it."""
+    rooms = [check_length(model, max(map(len, prompt))) for prompt in prompts]
     inputs = model.prepare_prompts(prompts)
     if gate_weights is not None:
         weights_N = torch.as_tensor(gate_weights, dtype=torch.float32, device=model.device)
@@ -189,7 +190,8 @@ def _steps(
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0] if stops else 0
     steps: Iterator[list[_Token]] = model.generate(
         **inputs,
-        **sampling.arguments(room),
+        **sampling.arguments(max(rooms)),
+        rooms=rooms,
         eos_token_id=stops or None,
         pad_token_id=pad,
         use_cache=True,
@@ -228,6 +230,8 @@ def _decode(
     stopping_criteria: Any,
     generation_config: Any,
     generator: torch.Generator | None = None,
+    *,
+    rooms: Sequence[int],
     **model_kwargs: Any,
 ) -> Iterator[list[_Token]]:
     """The loop of Transformers' `_sample`, handing out each step's tokens with their gate weights.
@@ -237,9 +241,10 @@ def _decode(
     """
     pad_id = int(generation_config._pad_token_tensor)
     rows = torch.arange(len(input_ids), device=input_ids.device)
+    rooms_B = torch.tensor(rooms, device=input_ids.device)
     running_B = torch.ones_like(rows, dtype=torch.bool)
     first = True
-    while running_B.any():
+    for made in itertools.count(1):
         inputs = model.prepare_inputs_for_generation(
             input_ids, next_sequence_length=None if first else 1, is_first_iteration=first, **model_kwargs
         )
@@ -250,14 +255,16 @@ def _decode(
         next_B = _choose(logits_processor(input_ids, logits_BV.clone()), generation_config.do_sample, generator)
         next_B = torch.where(running_B, next_B, pad_id)
         input_ids = torch.cat([input_ids, next_B[:, None]], dim=-1)
-        left_B = running_B & ~stopping_criteria(input_ids, None)
+        left_B = running_B & ~stopping_criteria(input_ids, None) & (made < rooms_B)
         logprobs_B = logits_BV.log_softmax(-1).gather(1, next_B[:, None]).squeeze(1)
         weights_BN = outputs.gate_weights[:, -1]
         columns = (rows, next_B, weights_BN, logprobs_B, ~left_B)
         yield [_Token(*token) for token in zip(*(column[running_B].tolist() for column in columns), strict=True)]
         running_B = left_B
-        if 0 < 2 * int(left_B.sum()) <= len(rows):
-            input_ids, rows, running_B = input_ids[left_B], rows[left_B], running_B[left_B]
+        if not left_B.any():
+            return
+        if 2 * int(left_B.sum()) <= len(rows):
+            input_ids, rows, rooms_B, running_B = (own[left_B] for own in (input_ids, rows, rooms_B, running_B))
             _keep_rows(left_B, model_kwargs)
 
 
