@@ -100,11 +100,13 @@ def _benchmark(benchmark: str, runs: dict[str, Run], base: str, seed: int) -> di
 
     against = {name: tested(name, base) for name in entries if name != base and base in entries}
     leader = (max if higher else min)(known, key=lambda name: known[name]) if known else None
-    tests = {}
+    ahead: dict[str, tuple[bool, float | None]] = {}  # of each other run: is it behind beyond noise, and p
     for name in known:
         if leader is not None and name != leader:
-            tests[name] = against[leader] if name == base else tested(leader, name)
-    best = leader if tests and all(test["better"] == "a" for test in tests.values()) else None
+            a, b = (name, leader) if leader == base else (leader, name)
+            test = against[a] if b == base else tested(a, b)
+            ahead[name] = test["better"] == ("b" if leader == base else "a"), test["p"]
+    best = leader if ahead and all(beyond for beyond, _ in ahead.values()) else None
     return {
         "title": about.get("title", benchmark),
         "metric": metric,
@@ -114,24 +116,24 @@ def _benchmark(benchmark: str, runs: dict[str, Run], base: str, seed: int) -> di
         "against": against,
         "leader": leader,
         "best": best,
-        "verdict": _verdict(leader, known, tests),
+        "verdict": _verdict(leader, known, ahead),
         "differences": differing_items(entries, metric) if len(entries) > 1 else None,
     }
 
 
-def _verdict(leader: str | None, scores: dict[str, float], tests: dict[str, dict[str, Any]]) -> str:
+def _verdict(leader: str | None, scores: dict[str, float], ahead: dict[str, tuple[bool, float | None]]) -> str:
     """Which run is ahead, and of which others only within noise.
 
     To be ahead of all it must pass each test at `LEVEL`; that needs no correction for their number.
     """
     if leader is None:
         return "no run has a score"
-    if not tests:
+    if not ahead:
         return "only one run has it"
     level = [name for name, score in scores.items() if score == scores[leader]]
     if len(level) > 1:
         return f"{' and '.join(level)} have the same best figure"
-    within = [f"{name} ({p_text(test['p'])})" for name, test in tests.items() if test["better"] != "a"]
+    within = [f"{name} ({p_text(p)})" for name, (beyond, p) in ahead.items() if not beyond]
     if within:
         return f"{leader} has the best figure, but not beyond noise against {', '.join(within)}"
     return f"{leader} is ahead beyond noise (p < {LEVEL:g} against each other run)"

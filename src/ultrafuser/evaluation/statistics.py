@@ -22,7 +22,7 @@ __all__ = ["LEVEL", "RESAMPLES", "difference_draws", "paired", "pass_at_k", "sco
 
 RESAMPLES = 10_000
 LEVEL = 0.05  # a difference whose p value is below this is called beyond noise
-BATCH_CELLS = 4_000_000  # resamples are drawn in batches of about this many numbers, to bound memory
+BATCH_CELLS = 1_000_000  # resamples are drawn in batches of about this many numbers, to bound memory
 Floats = np.ndarray
 Seed = int | Sequence[int]
 
