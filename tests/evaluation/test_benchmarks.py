@@ -64,7 +64,7 @@ def records_of(name):
     return CONVERSATIONS if name == "loss" else load_records(BENCHMARKS[name].source, SAMPLE).records
 
 
-def graded(name, answers, tools):
+def graded(name, answers, tools, *, first=None):
     """Verdicts of one answer per item; benchmarks of code are skipped where nothing isolates it."""
     benchmark = BENCHMARKS[name]
     if "sandbox" in benchmark.uses:
@@ -72,7 +72,7 @@ def graded(name, answers, tools):
             assert tools.sandbox
         except ValueError as error:
             pytest.skip(str(error))
-    items = benchmark.items(records_of(name))
+    items = benchmark.items(records_of(name)[:first])
     verdicts = benchmark.grade([(item, answers(item)) for item in items], tools)
     assert len(verdicts) == len(items)
     return verdicts
@@ -156,7 +156,7 @@ def test_an_empty_answer_gets_the_worst_score(name, kind, tools):
         json.dumps(dict(verdict.detail))
 
 
-ODD = ("\x00\x1b[2J\ud800", "```python\n" * 200, "\\boxed{" * 200, "$" * 500, "((((" * 500, "<<" * 300, "None\n" * 500)
+ODD = ("\x00\x1b[2J\ud800", "```python\n" * 50, "\\boxed{" * 50, "$" * 99, "(" * 200, "<<" * 99, "None\n" * 99)
 
 
 @EVERY
@@ -171,7 +171,7 @@ def test_an_odd_answer_is_not_an_exception(name, tools):
         )
         return Answer(texts=(text,) * len(item.turns), likelihoods=likelihoods)
 
-    for verdict in graded(name, answer, tools):
+    for verdict in graded(name, answer, tools, first=2):
         assert benchmark.metric in verdict.scores
 
 

@@ -35,6 +35,7 @@ _SENTENCE = re.compile(r"(?s)\A(.*?\d.*?)(?:\n|[.!?;]\s+(?=[A-Z*])|\Z)")
 _JOINT = re.compile(r"(?i)\s*(?:,|\bor\b|\band\b)\s+(?=[$€£¥\\(\s-]*\d)")
 _SHORT = re.compile(r"\W*\d[\d.,/%]*(?:\s+\w+)?\W*")  # a number, and a unit perhaps
 _UNIT = re.compile(r"\\(?:text|textbf|mathrm|mbox)\s*\{[^{}\d]*\}")  # words within a formula
+_WITH_NUMBER = re.compile(r"(?!\s*\d+[.)]\s*\Z).*\d")  # and not only the number of a list's next point
 _SPACES = dict.fromkeys(map(ord, "\u00a0\u2009\u202f\u2007"), " ")
 _SIGNS = {ord("−"): "-", ord("\u2011"): "-", ord("–"): "-"}
 
@@ -101,7 +102,7 @@ def _number(answer: str) -> tuple[list[Any], str]:
         if found or note:
             return found, note
     for line in reversed(text.splitlines()):
-        found = _plain(_without_anchors(line)) if re.search(r"\d", line) else []
+        found = _plain(_without_anchors(line)) if _WITH_NUMBER.match(line) else []
         if found:
             return found, "no stated answer: the last number"
     return [], ""
