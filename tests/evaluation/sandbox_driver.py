@@ -4,6 +4,7 @@
 output. Words like @PID@ in the programs are replaced by what is there to be attacked.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -15,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
-MARK = "uf-attacker"
+MARK = "ufa"  # with a pid behind it, at most 15 characters
 NAME_ITSELF = f"import ctypes as _c; _c.CDLL(None).prctl(15, b'{MARK}', 0, 0, 0)\n"  # its children keep the name
 
 
@@ -63,6 +64,7 @@ class Host:
         self.sockets = [self._listen(socket.AF_INET, ("127.0.0.1", 0))]
         self.sockets.append(self._listen(socket.AF_UNIX, str(self.home / "socket")))
         self.sockets.append(self._listen(socket.AF_UNIX, f"\0{self.home.name}"))
+        self.boxes = [self._box(str(self.home / "box")), self._box(f"\0{self.home.name}-box")]
 
     @staticmethod
     def _listen(family: int, address: object) -> socket.socket:
@@ -71,6 +73,13 @@ class Host:
         listener.listen()
         listener.setblocking(False)
         return listener
+
+    @staticmethod
+    def _box(address: str) -> socket.socket:
+        box = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        box.bind(address)
+        box.setblocking(False)
+        return box
 
     def words(self) -> dict[str, str]:
         return {
@@ -90,7 +99,7 @@ class Host:
             found.append("the canary process is gone")
         if self.secret.read_text() != "secret" or (now.st_mode, now.st_mtime_ns) != self._kept():
             found.append("the canary file was changed")
-        if sorted(os.listdir(self.home)) != ["secret.txt", "socket"]:
+        if sorted(os.listdir(self.home)) != ["box", "secret.txt", "socket"]:
             found.append(f"the canary's folder holds {os.listdir(self.home)}")
         if os.listdir(self.temporary):
             found.append(f"left behind: {os.listdir(self.temporary)}")
@@ -100,6 +109,9 @@ class Host:
                 found.append(f"a connection came to {listener.getsockname()}")
             except BlockingIOError:
                 pass
+        for box in self.boxes:
+            with contextlib.suppress(BlockingIOError):
+                found.append(f"a message came: {box.recv(100)!r}")
         return found + attackers()
 
     def _kept(self) -> tuple[int, int]:
@@ -108,7 +120,7 @@ class Host:
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
-        for name in ("secret.txt", "socket"):
+        for name in ("secret.txt", "socket", "box"):
             (self.home / name).unlink(missing_ok=True)
         os.rmdir(self.home)
         os.rmdir(self.temporary)
@@ -119,7 +131,7 @@ def attackers() -> list[str]:
     found = []
     for folder in Path("/proc").iterdir():
         try:
-            if folder.name.isdigit() and (folder / "comm").read_text().strip() == f"{MARK}-{os.getpid()}"[:15]:
+            if folder.name.isdigit() and (folder / "comm").read_text().strip() == f"{MARK}-{os.getpid()}":
                 found.append(f"process {folder.name} is left")
         except OSError:
             continue
@@ -138,7 +150,7 @@ def main() -> None:
     host = Host()
     tempfile.tempdir = host.temporary
     os.environ["SECRET_TOKEN"] = "not for programs"
-    name_itself = NAME_ITSELF.replace(MARK, f"{MARK}-{os.getpid()}"[:15])
+    name_itself = NAME_ITSELF.replace(MARK, f"{MARK}-{os.getpid()}")
     try:
         answer = {"outcomes": []}
         for limits, sources in request["batches"]:

@@ -318,10 +318,10 @@ class TestFilter:
                 return operand
 
     @pytest.mark.parametrize(
-        ("machine", "read", "socket", "clone", "kill", "chmod", "prlimit"),
-        [("x86_64", 0, 41, 56, 62, 91, 302), ("aarch64", 63, 198, 220, 129, 52, 261)],
+        ("machine", "read", "socket", "pair", "clone", "kill", "chmod", "prlimit"),
+        [("x86_64", 0, 41, 53, 56, 62, 91, 302), ("aarch64", 63, 198, 199, 220, 129, 52, 261)],
     )
-    def test_decisions(self, machine, read, socket, clone, kill, chmod, prlimit):
+    def test_decisions(self, machine, read, socket, pair, clone, kill, chmod, prlimit):
         from ultrafuser.evaluation.sandbox.inside import seccomp
 
         refuse = 0x00050000 | errno.EPERM
@@ -334,6 +334,8 @@ class TestFilter:
             assert self.decide(code, arch, read) == self.ALLOW
             assert self.decide(code, arch ^ 1, read) == self.KILL
             assert self.decide(code, arch, socket) == refuse
+            assert self.decide(code, arch, pair, 1, 0x80001) == self.ALLOW
+            assert self.decide(code, arch, pair, 1, 2) == self.decide(code, arch, pair, 30, 1) == refuse
             assert self.decide(code, arch, 435) == 0x00050000 | errno.ENOSYS  # clone3
             assert self.decide(code, arch, 999) == 0x00050000 | errno.ENOSYS
             assert self.decide(code, arch, 0x40000000 + read) == 0x00050000 | errno.ENOSYS

@@ -121,9 +121,13 @@ refused(connect, "\\0@ABSTRACT@")
 left, right = socket.socketpair()
 refused(left.connect, "@HOME@/socket")
 refused(left.connect, "\\0@ABSTRACT@")
-pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0]
-refused(pair.sendto, b"x", "@HOME@/socket")
-refused(pair.sendto, b"x", "\\0@ABSTRACT@")
+def send(family, kind, address):
+    pair = socket.socketpair(family, kind)
+    pair[0].sendto(b"x", address)
+for address in ("@HOME@/box", "\\0@ABSTRACT@-box"):
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET, socket.SOCK_STREAM):
+        refused(send, socket.AF_UNIX, kind, address)
+refused(socket.socketpair, 30, socket.SOCK_STREAM)  # AF_TIPC
 refused(socket.getaddrinfo, "localhost.localdomain", 80)
 """,
         PASSED,
@@ -314,6 +318,10 @@ refused(os.memfd_create, "x")
 refused(mmap.mmap, -1, 1 << 20)
 raw(29, 194, 0, 1 << 20, 0o1600)  # shmget
 raw(68, 186, 0, 0o1600)  # msgget
+for number in range(10):
+    raw(31, 195, number, 0, None)  # shmctl: remove
+    raw(66, 191, number, 0, 0, None)  # semctl: remove
+    raw(71, 187, number, 0, None)  # msgctl: remove
 raw(240, 180, b"x", 0o102, 0o600, None)  # mq_open
 raw(447, 447, 0)  # memfd_secret
 libc.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]

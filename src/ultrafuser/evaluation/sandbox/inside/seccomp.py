@@ -22,8 +22,8 @@ AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 # number on x86_64, number on aarch64; None: the machine has no such call
 _REFUSED: dict[str, tuple[int | None, int | None]] = {
-    # network: socketpair stays, event loops need it and it leads nowhere
-    "socket": (41, 198),
+    # network: a socketpair of streams stays, event loops need it and it leads nowhere
+    "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201),
     # other processes' memory and files
     "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
     "pidfd_getfd": (438, 438), "process_madvise": (440, 440), "process_mrelease": (448, 448),
@@ -42,15 +42,17 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
     "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "keyctl": (250, 219), "add_key": (248, 217),
     "request_key": (249, 218), "inotify_init": (253, None), "inotify_init1": (294, 26), "fanotify_init": (300, 262),
     "lookup_dcookie": (212, 18), "nfsservctl": (180, 42), "personality": (135, 92),
-    # memory that no process's resident size shows
+    # memory that no process's resident size shows, and what others share: numbers of it can be guessed
     "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "shmat": (30, 196),
-    "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180),
+    "shmctl": (31, 195), "msgget": (68, 186), "msgsnd": (69, 189), "msgrcv": (70, 188), "msgctl": (71, 187),
+    "semget": (64, 190), "semop": (65, 193), "semctl": (66, 191), "semtimedop": (220, 192), "mq_open": (240, 180),
+    "mq_unlink": (241, 181),
     # the machine itself: root's alone, refused all the same
     "kexec_load": (246, 104), "kexec_file_load": (320, 294), "init_module": (175, 105), "finit_module": (313, 273),
     "delete_module": (176, 106), "acct": (163, 89), "swapon": (167, 224), "swapoff": (168, 225), "reboot": (169, 142),
     "syslog": (103, 116), "quotactl": (179, 60), "quotactl_fd": (443, 443), "settimeofday": (164, 170),
     "clock_settime": (227, 112), "adjtimex": (159, 171), "clock_adjtime": (305, 266), "iopl": (172, None),
-    "ioperm": (173, None), "modify_ldt": (154, None), "vhangup": (153, 58),
+    "ioperm": (173, None), "modify_ldt": (154, None), "vhangup": (153, 58), "sync": (162, 81), "syncfs": (306, 267),
 }  # fmt: skip
 
 # Landlock does not cover these: with it alone, a user's program could lock the user out of their own files
@@ -69,7 +71,7 @@ _PROCESSES: dict[str, tuple[int | None, int | None]] = {
 
 _SOME = {
     "clone": (56, 220), "clone3": (435, 435), "mmap": (9, 222), "prlimit64": (302, 261), "ioctl": (16, 29),
-    "fcntl": (72, 25), "kill": (62, 129), "tgkill": (234, 131),
+    "fcntl": (72, 25), "kill": (62, 129), "tgkill": (234, 131), "socketpair": (53, 199),
 }  # fmt: skip
 
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
@@ -110,9 +112,13 @@ def rules(machine: str, *, metadata: bool, processes: bool, pid: int) -> list[Ru
         Rule(some["clone"], argument=0, mask=_NEW_NAMESPACES, equal=False),
         Rule(some["mmap"], argument=3, mask=_SHARED_ANONYMOUS, value=_SHARED_ANONYMOUS),
         Rule(some["prlimit64"], argument=0, equal=False),
+        Rule(some["socketpair"], argument=0, value=1, equal=False),  # AF_UNIX alone
+        Rule(some["socketpair"], argument=1, mask=0xF, value=1, equal=False),  # datagrams could be sent elsewhere
     ]
     for request in (0x5412, 0x541C, 0x8901, 0x8902):  # TIOCSTI, TIOCLINUX: typing for the user; FIOSETOWN, SIOCSPGRP
         found.append(Rule(some["ioctl"], argument=1, value=request))
+    if not metadata:
+        found += [Rule(some["ioctl"], argument=1, mask=0xFF00, value=kind) for kind in (0x6600, 0x5800)]  # file flags
     if not processes:
         found.append(Rule(some["clone"], argument=0, mask=_CLONE_THREAD))
         found += [Rule(some[name], argument=0, value=pid, equal=False) for name in ("kill", "tgkill")]
