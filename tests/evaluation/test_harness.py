@@ -179,6 +179,14 @@ def test_one_specialist_of_several_alone_scores_as_its_own_folder(tasks, fused_f
         assert a == b or torch.allclose(torch.tensor(a), torch.tensor(b), atol=1e-4)
 
 
+@torch.no_grad()
+def test_one_specialist_alone_can_be_tokenised_apart(fused_folder, tiny_tokenizer, chat_templates):
+    lm = harness.UltraFuserLM(fused_folder, only="math", tokenise_apart=True, device="cpu", batch_size=4)
+    prompts = encode_prompt(CHATS[1], [chat_templates["math"]], tiny_tokenizer)
+    ((found, _),) = ask(lm.loglikelihood, [(lm.apply_chat_template(CHATS[1]), "42")])
+    assert found == pytest.approx(loop_logprob(lm.model, prompts, ids(tiny_tokenizer, "42"))[0], abs=1e-4)
+
+
 # ---- several specialists, each in its own template ----
 
 

@@ -44,8 +44,9 @@ class UltraFuserLM(HFLM):
 
     `pretrained` is a folder (fused, gate-only, or any causal LM as a single specialist), a .gguf file, a Hub id (with
     `revision`), or an `UltraFuserForCausalLM` in memory, which needs `tokenizer`. `only` lets one specialist answer
-    alone; `specialist_paths` maps names to folders, for a gate-only model. The rest as for `hf`: tokenizer, dtype,
-    device (left out: the fastest there is), batch_size, max_length, truncation, add_bos_token, ...
+    alone; `specialist_paths` maps names to folders, for a gate-only model; `tokenise_apart` treats conversations as
+    if templates differed, to compare one specialist with several on equal terms. The rest as for `hf`: tokenizer,
+    dtype, device (left out: the fastest there is), batch_size, max_length, truncation, add_bos_token, ...
     Raises ValueError for options that do not exist or have no meaning here.
     """
 
@@ -55,6 +56,7 @@ class UltraFuserLM(HFLM):
         *,
         only: str | None = None,
         specialist_paths: Mapping[str, str] | None = None,
+        tokenise_apart: bool = False,
         **options: Any,
     ) -> None:
         _check_options(options)
@@ -71,12 +73,12 @@ class UltraFuserLM(HFLM):
         super().__init__(pretrained, **options)
         self.model.to(self.device)
         self._templates = [source or "" for source in self.model.config.templates]
-        self._own_templates = len(set(self._templates)) > 1
-        if self._own_templates and self.chat_template_args:
+        self._packs = bool(tokenise_apart) or len(set(self._templates)) > 1
+        if self._packs and self.chat_template_args:
             raise ValueError(
-                "chat_template_args, enable_thinking: not supported where specialists read different templates"
+                "chat_template_args, enable_thinking: not supported where prompts and answers are tokenised apart"
             )
-        if not self._own_templates and self._templates[0] and (self._place is None or self._place.fused):
+        if not self._packs and self._templates[0] and (self._place is None or self._place.fused):
             self.tokenizer.chat_template = self._templates[0]
         self._stand_ins = StandIns(self.model.n_specialists)
 
@@ -106,7 +108,7 @@ class UltraFuserLM(HFLM):
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """The conversation as text in the one template that all read, else packed, for each to read in its own."""
-        if self._own_templates:
+        if self._packs:
             return pack(chat_history)
         if not getattr(self.tokenizer, "chat_template", None):
             chat_templates(self.model)  # says which specialist has none
@@ -114,7 +116,7 @@ class UltraFuserLM(HFLM):
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         """What lm-eval records about the template: with different ones, all of them, under their names."""
-        if not self._own_templates or not chat_template:
+        if not self._packs or not chat_template:
             return super().chat_template(chat_template)
         if isinstance(chat_template, str):
             raise ValueError(
@@ -227,7 +229,7 @@ class UltraFuserLM(HFLM):
 
 def _check_options(options: Mapping[str, Any]) -> None:
     theirs = [name for name in inspect.signature(HFLM.__init__).parameters if name not in ("self", "kwargs")]
-    known = ["only", "specialist_paths", *theirs]
+    known = ["only", "specialist_paths", "tokenise_apart", *theirs]
     for name, value in options.items():
         if name not in known:
             choices = ", ".join(sorted(set(known) - set(NOT_OURS)))
