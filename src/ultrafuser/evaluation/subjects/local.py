@@ -16,6 +16,7 @@ from ultrafuser.evaluation.subject import Asking
 from ultrafuser.generation import generate_batch
 from ultrafuser.generation.engine import ContextFull, Generation, chat_templates, check_length
 from ultrafuser.generation.likelihood import Scored, likelihoods, single_tokens, token_likelihoods
+from ultrafuser.generation.packing import pack
 from ultrafuser.modeling.assemble import join
 from ultrafuser.modeling.configuration import UltraFuserConfig
 from ultrafuser.templates import encode_prompt, encode_responses, prefixes, special_token_texts
@@ -53,7 +54,8 @@ class LocalSubject:
     """An `UltraFuserForCausalLM` of one or more specialists as a `Subject`; `batch_size` is for likelihoods.
 
     An item that does not fit the context gets an empty answer (no likelihoods) that is not `finished`, so that a long
-    run does not end there; the others of its batch are answered. A batch that a GPU has no memory for is halved.
+    run does not end there; the others of its batch are answered. A batch that a GPU has no memory for is halved. On a
+    CPU the model's linear layers get packed copies, see `generation.packing`.
     """
 
     offers = frozenset(Needs)
@@ -65,6 +67,7 @@ class LocalSubject:
         self.batch_size = batch_size
         self.specialists: list[str] = list(model.config.specialist_names)
         chat_templates(model)  # a specialist without one is named now, not after the benchmark is read
+        pack(model)
 
     def describe(self) -> dict[str, Any]:
         """Kind, specialists, gate, number format, device, size, and a fingerprint of weights and templates."""
