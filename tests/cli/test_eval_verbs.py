@@ -37,7 +37,16 @@ def test_a_fused_model_on_the_sample(run, fused_folder, tmp_path):
     result = run("eval", fused_folder, "-b", "truthfulqa,sat_math", *QUICK, "--json", "out.json")
     assert result.exit_code == 0, result.output
     assert "95% interval" in result.stdout
-    for word in ("truthfulqa", "mc2", "sat_math", "accuracy", "text", "code", "math", "cut off by a length limit"):
+    for word in (
+        "truthfulqa",
+        "mc2",
+        "sat_math",
+        "accuracy",
+        "text",
+        "code",
+        "math",
+        "answers cut off by a length limit: sat_math 8 of 8",
+    ):
         assert word in result.stdout
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["model"] == str(fused_folder)
@@ -236,6 +245,19 @@ def test_interrupted_it_says_how_to_go_on(run, fused_folder, monkeypatch):
     result = run("eval", fused_folder, "-b", "sat_math", *QUICK)
     assert result.exit_code == 130
     assert "the same command goes on" in result.stdout
+
+
+def test_help_and_list_import_nothing_heavy():
+    code = """
+import contextlib, io, sys
+from ultrafuser.cli import main
+for words in (["eval", "--help"], ["eval", "list"]):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        main(words)
+print(sorted({name.partition(".")[0] for name in sys.modules} & {"torch", "transformers", "datasets", "numpy"}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == "[]\n"
 
 
 def test_the_list_and_the_help(run, tmp_path):

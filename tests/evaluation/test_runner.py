@@ -233,6 +233,16 @@ def test_what_is_missing_is_said_before_the_first_answer(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_judge_that_cannot_rate_is_no_judge_of_ratings():
+    class Reward:
+        name, rates = "reward", False
+
+    rated = toy.Judged()
+    rated.uses = ("judge", "rating")
+    with pytest.raises(ValueError, match="judged: it needs a judge that rates answers, which reward does not"):
+        check([toy.task(rated)], toy.Script(), Tools(judge=Reward()))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["benchmark_rows", "benchmark_table", "progress", "score_table", "show_scores", "weight_table"]
 
 LINE_EVERY = 15.0  # seconds between lines where there is no terminal
+COUNTS = {
+    "unfinished": "answers cut off by a length limit",
+    "flagged": "answers without a clear verdict (flagged in the record)",
+    "unscored": "answers without a score, left out",
+}
 MOST_GROUPS, FEWEST_ITEMS = 8, 5  # more groups, or smaller ones, are in the record and on the page only
 
 
@@ -83,9 +88,8 @@ def show_scores(console: Console, run: Run, summary: Mapping[str, Any], notice: 
     if weights is not None:
         console.print()
         console.print(weights)
-    for name, row in summary.items():
-        for note in _notes(row):
-            console.print(Text(f"{name}: {note}", style="yellow"), soft_wrap=True)
+    for note in _notes(summary):
+        console.print(Text(note, style="yellow"), soft_wrap=True)
     if notice is not None and any(row.get("gate_weights") for row in summary.values()):
         console.print(Text(notice, style="yellow"), soft_wrap=True)
     console.print(Text(f"every prompt, answer and verdict: {run.folder}"), soft_wrap=True)
@@ -141,33 +145,31 @@ def _parts(row: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _interval(row: Mapping[str, Any], unit: str) -> str:
-    """The bootstrap interval; where it has no width, the exact one of so many items right or wrong."""
-    from ultrafuser.evaluation.units import score_text
+    """The bootstrap interval; where it has no width, the exact one of so many items right or wrong, with a mark."""
+    from ultrafuser.evaluation.units import ends_text
 
-    ends = row["ci95"]
     if _alike(row):
-        ends = row["exact95"]
-    return "–" if ends is None else " to ".join(score_text(end, unit) for end in ends)
+        return ends_text(row["exact95"], unit) + "°"
+    return "–" if row["ci95"] is None else ends_text(row["ci95"], unit)
 
 
 def _alike(row: Mapping[str, Any]) -> bool:
     """Whether all items are right, or all wrong, so that a bootstrap sees no spread."""
-    return "exact95" in row and row["ci95"] is not None and row["ci95"][0] == row["ci95"][1]
+    return "exact95" in row and (row["ci95"] is None or row["ci95"][0] == row["ci95"][1])
 
 
-def _notes(row: Mapping[str, Any]) -> Iterator[str]:
-    """What a reader must know before believing a score."""
-    counts = row["counts"]
-    if _alike(row):
-        yield "every item scores the same, so the interval is the exact one (Clopper-Pearson), not a bootstrap"
-    elif row.get("note"):
-        yield row["note"]
-    if counts["unfinished"]:
-        yield f"{counts['unfinished']} of {counts['answers']} answers were cut off by a length limit"
-    if counts["flagged"]:
-        yield f"{counts['flagged']} of {counts['answers']} answers got no clear verdict (flagged in the record)"
-    if counts["unscored"]:
-        yield f"{counts['unscored']} of {counts['answers']} answers have no score and are left out"
+def _notes(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What a reader must know before believing the scores, one line per kind."""
+    if any(_alike(row) for row in summary.values()):
+        yield "° every item scores the same: the interval is the exact one (Clopper-Pearson), not a bootstrap"
+    for key, meaning in COUNTS.items():
+        found = [f"{name} {row['counts'][key]} of {row['counts']['answers']}" for name, row in summary.items()
+                 if row["counts"][key]]  # fmt: skip
+        if found:
+            yield f"{meaning}: {', '.join(found)}"
+    for name, row in summary.items():
+        if row.get("note") and not _alike(row):
+            yield f"{name}: {row['note']}"
 
 
 def benchmark_rows() -> list[dict[str, Any]]:
