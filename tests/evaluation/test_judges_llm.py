@@ -175,6 +175,16 @@ def test_an_empty_answer_is_rated_1_without_a_call():
     assert len(server.bodies) == 1
 
 
+def test_a_judge_that_takes_no_temperature_says_so(tmp_path):
+    def script(body, number):
+        return failure(400, "unsupported", param="temperature") if "temperature" in body else "Rating: 4"
+
+    for _ in range(2):
+        with judge_of(script, cache=tmp_path / "cache.sqlite") as (judge, _):
+            (rating,) = judge.rate([Rated(("q",), ("a",))])
+        assert (rating.rating, rating.detail["left_out"]) == (4.0, ["temperature"])
+
+
 # ---- a rerun costs nothing ----
 
 

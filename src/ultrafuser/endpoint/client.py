@@ -7,6 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -91,11 +92,6 @@ class ChatClient:
             used = self._used
         return Usage(used.calls, self._attempts.count, used.cache_hits, used.prompt_tokens, used.completion_tokens)
 
-    @property
-    def left_out(self) -> list[str]:
-        """Parameters that the model refused, so that they are no longer sent."""
-        return sorted(self._dialect.dropped)
-
     def describe(self) -> dict[str, str]:
         """Address and model, for records; never the key."""
         return {"address": self.address, "model": self.model}
@@ -173,12 +169,15 @@ class ChatClient:
         while True:
             sent = self._dialect.apply(body)
             try:
-                return self._attempts.run(partial(self._send, sent), stop)
+                reply = self._attempts.run(partial(self._send, sent), stop)
             except RefusedError as refused:
                 if self._dialect.learn(refused.status, refused.body, refused.said):
                     logger.warning("%s: %s", self.address, refused.said)
                 if self._dialect.apply(body) == sent:
                     raise self._final(refused) from refused
+            else:
+                left_out = {*body} - {*sent} - {*self._dialect.renamed}
+                return replace(reply, left_out=tuple(sorted(left_out)))
 
     def _send(self, body: dict[str, Any]) -> Reply:
         return _reply(self._api.chat.completions.create(**body))

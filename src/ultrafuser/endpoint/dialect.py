@@ -33,11 +33,11 @@ class Dialect:
             return False
         param = body.get("param") if isinstance(body, dict) else None
         for name in (*_RENAMED, *_DROPPED):
-            if name == param or (not param and re.search(rf"\b{name}\b", message)):
-                if name in _RENAMED and name not in self.renamed:
+            named = name == param if param else re.search(rf"\b{name}\b", message)
+            if named and name not in {*self.renamed, *self.dropped}:
+                if name in _RENAMED:
                     self.renamed[name] = _RENAMED[name]
-                    return True
-                if name in _DROPPED and name not in self.dropped:
+                else:
                     self.dropped.add(name)
-                    return True
+                return True
         return False

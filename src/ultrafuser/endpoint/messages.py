@@ -62,8 +62,9 @@ class Reply:
 
     `finish` is the endpoint's word for why it ended: "stop", "length" (cut off), "content_filter", ...; `refusal` is
     what a model said in place of an answer, where the endpoint tells. `text` may be empty. `top_logprobs` has the
-    alternatives per token, None where they were not asked for or not given. `cached` replies cost nothing now; their
-    token counts are those of the call that made them.
+    alternatives per token, None where they were not asked for or not given. `left_out` are parameters of the request
+    that the model refuses, so that it was made without them. `cached` replies cost nothing now; their token counts are
+    those of the call that made them.
     """
 
     text: str
@@ -72,6 +73,7 @@ class Reply:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     top_logprobs: tuple[tuple[TokenLogprob, ...], ...] | None = None
+    left_out: tuple[str, ...] = ()
     cached: bool = False
 
     @property
@@ -93,6 +95,7 @@ class Reply:
             data["top_logprobs"] = tuple(
                 tuple(TokenLogprob(**one) for one in position) for position in data["top_logprobs"]
             )
+        data["left_out"] = tuple(data.get("left_out", ()))
         return cls(**data, cached=True)
 
 

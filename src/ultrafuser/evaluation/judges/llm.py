@@ -34,15 +34,18 @@ class _Reading:
     value: Any
     text: str
     retried: bool
+    left_out: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        return {"text": self.text, "retried": self.retried}
+        without = {"left_out": list(self.left_out)} if self.left_out else {}
+        return {"text": self.text, "retried": self.retried} | without
 
 
 class LLMJudge:
     """Judges with a chat model. Temperature 0; a reply without a verdict is asked for once more at a higher one.
 
-    `max_tokens` bounds a reply, hidden reasoning included. An empty answer loses, or is rated 1, without a call. The
+    `max_tokens` bounds a reply, hidden reasoning included. A model that takes no temperature judges at its own, and the
+    detail says so ("left_out"). An empty answer loses, or is rated 1, without a call. The
     client is closed with the judge.
     """
 
@@ -116,7 +119,7 @@ class LLMJudge:
                 readings[number] = _Reading(None, f"({reply})", retry)
             else:
                 text = reply.text or (f"({reply.refusal})" if reply.refusal else f"(empty: {reply.finish})")
-                readings[number] = _Reading(read(reply.text), text, retry)
+                readings[number] = _Reading(read(reply.text), text, retry, reply.left_out)
         return readings
 
 

@@ -62,7 +62,7 @@ class RewardJudge:
 
     def close(self) -> None:
         """Let go of the weights."""
-        del self._model
+        self._model = None
 
     def _score(self, texts: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
         """(reward, whether it was cut) of each (question, answer), in their order."""
