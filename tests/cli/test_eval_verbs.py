@@ -192,6 +192,19 @@ def test_a_model_behind_an_endpoint(run, tmp_path, address):
     assert wrong.exit_code == 2
 
 
+def test_a_judge_without_verdicts_is_flagged(run, fused_folder, tmp_path, address, monkeypatch):
+    words = ["eval", fused_folder, "-b", "alpaca_eval", *QUICK, "--limit", 2, "--output", "run"]
+    judge = address.replace("http://", "http://me:secret@")
+    monkeypatch.setattr(sys, "argv", ["ultrafuser", *map(str, words), "--judge", judge])
+    result = run(*words, "--judge", address, "--judge-model", "parrot")
+    assert result.exit_code == 0, result.output
+    assert "answers without a clear verdict (flagged in the record): alpaca_eval 2 of 2" in result.stdout
+    settings = load_run(tmp_path / "run").settings
+    assert settings["benchmarks"]["alpaca_eval"]["judge"]["model"] == "parrot"
+    assert "secret" not in (tmp_path / "run" / "run.json").read_text()
+    assert settings["calls"][0]["command"][-2:] == ["--judge", address]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -173,7 +174,7 @@ def run(
         model=model, benchmarks=benchmarks, data=data, hub=hub or [], loss_data=loss_data or [], options=options,
         only=only, model_name=model_name, judge=judge, judge_model=judge_model, reward_model=reward_model,
         allow_unsafe_code=allow_unsafe_code, output=output, overwrite=overwrite, specialist_path=specialist_path,
-        revision=revision, device=device, command=["ultrafuser", *sys.argv[1:]],
+        revision=revision, device=device, command=["ultrafuser", *map(_without_password, sys.argv[1:])],
     )  # fmt: skip
     console = human_console(json_path)
     try:
@@ -182,6 +183,11 @@ def run(
         console.print("\nstopped; the same command goes on where it was", markup=False)
         return 130
     return 0
+
+
+def _without_password(word: str) -> str:
+    """A word of the command line as the record may show it: an address without the name and password in it."""
+    return re.sub(r"(https?://)[^/@\s]*@", r"\1", word)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -173,7 +173,9 @@ def _file_hash(file: Path) -> str:
 def _from_hub(source: Source, place: HubPlace) -> Loaded:
     """Records of a data set on the Hub, in the local file's form; "sha256" is that of the records as JSON."""
     import datasets
+    from huggingface_hub.utils import logging
 
+    logging.set_verbosity_error()  # what goes wrong is said once, below
     commit = _commit(place)
     where = f"{place.id} ({place.split}) on the Hub"
     try:
