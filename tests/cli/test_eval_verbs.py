@@ -72,8 +72,8 @@ def test_a_fused_model_on_the_sample(run, fused_folder, tmp_path):
 
 
 def test_killed_by_the_system_the_same_command_goes_on(run, fused_folder, tmp_path):
-    data = questions(tmp_path / "data", 40)
-    words = ["eval", fused_folder, "-b", "sat_math", "--data", data, "--max-new-tokens", 6, "--batch-size", 2]
+    data = questions(tmp_path / "data", 24)
+    words = ["eval", fused_folder, "-b", "sat_math", "--data", data, "--max-new-tokens", 4, "--batch-size", 2]
     command = [sys.executable, "-m", "ultrafuser", *map(str, words), "--output", "cut"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": "1"}
@@ -90,12 +90,12 @@ def test_killed_by_the_system_the_same_command_goes_on(run, fused_folder, tmp_pa
     left = load_run(tmp_path / "cut")
     assert left.unfinished == ["sat_math"]
     answered = journal.read_bytes().count(b"\n")
-    assert 0 < answered < 40
+    assert 0 < answered < 24
     resumed = run(*words, "--output", "cut")
     assert resumed.exit_code == 0, resumed.output
     assert run(*words, "--output", "whole").exit_code == 0
     cut, whole = load_run(tmp_path / "cut").entries["sat_math"], load_run(tmp_path / "whole").entries["sat_math"]
-    assert [entry.id for entry in cut] == [f"q{i}" for i in range(40)]
+    assert [entry.id for entry in cut] == [f"q{i}" for i in range(24)]
     assert len(load_run(tmp_path / "cut").settings["calls"]) == 2
     for one, other in zip(cut, whole, strict=True):
         left_out = {"seconds": 0, "gate_weights": None}
@@ -248,6 +248,12 @@ def test_other_settings_in_the_same_folder_are_refused(run, fused_folder, tmp_pa
     other = run(*words, "--max-new-tokens", 2, "--only", "math")
     assert 'subject.kind: "fused" -> "model"' in other.stderr
     assert run(*words, "--max-new-tokens", 3, "--overwrite").exit_code == 0
+    for name in ("summary.json", "run.json"):
+        (tmp_path / "run" / name).write_text("{")
+        broken = run(*words, "--max-new-tokens", 3)
+        assert broken.exit_code == 2
+        assert "--overwrite" in broken.stderr
+        assert run(*words, "--max-new-tokens", 3, "--overwrite").exit_code == 0
 
 
 def test_interrupted_it_says_how_to_go_on(run, fused_folder, monkeypatch):

@@ -111,14 +111,14 @@ def run_request(request: Request, console: Console) -> dict[str, Any]:
         for name, reason in left_out.items():
             console.print(Text(f"left out: {name}: {reason}", style="dim"), soft_wrap=True)
         console.print(Text(f"{subject.name} -> {folder}"), soft_wrap=True)
-        before = read_summary(folder)
+        before = {} if request.overwrite else read_summary(folder)
         with progress(console) as on_progress:
             run = evaluate(
                 subject, tasks, tools, folder,
                 overwrite=request.overwrite, command=request.command, on_progress=on_progress,
             )  # fmt: skip
     chosen = {task.benchmark.name: run.summary[task.benchmark.name] for task in tasks}
-    if not request.overwrite and all(name in before for name in chosen):
+    if all(name in before for name in chosen):
         console.print("finished before; --overwrite starts it anew", style="dim")
     show_scores(console, run, chosen, notice)
     _write_report(run, folder / REPORT_FILE)
