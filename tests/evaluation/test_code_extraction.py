@@ -1,5 +1,7 @@
 """From answers to programs: fenced, bare, cut off, chatty, and hopeless ones."""
 
+import ast
+
 import pytest
 
 from ultrafuser.evaluation.benchmarks.code_extraction import called_name, code_blocks, extract_program
@@ -129,3 +131,15 @@ def test_blocks_of_other_languages_are_no_code():
 )
 def test_the_name_that_an_assertion_calls(test, name):
     assert called_name(test) == name
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["x = (1,", "def root_sum(values):\n  return (", "    x = [1,", "from here on", "if x:", '"' * 3, "\\", "```"],
+)
+def test_answers_that_repeat_themselves_are_done_with_soon(line, monkeypatch):
+    parse, calls = ast.parse, []
+    monkeypatch.setattr(ast, "parse", lambda text: calls.append(text) or parse(text))
+    answer = f"{line}\n" * 500 + "def root_sum(values):\n    return (\n"
+    extract_program(answer, "root_sum", PROMPT)
+    assert len(calls) < 4500  # every end from every start would be 125,000

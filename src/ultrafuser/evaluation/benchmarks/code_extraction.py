@@ -7,7 +7,7 @@ import builtins
 import re
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 
 __all__ = ["called_name", "code_blocks", "extract_program"]
 
@@ -19,6 +19,7 @@ _FENCE = re.compile(
 _LANGUAGES = {"", "python", "python3", "py", "py3"}
 _BEGINS_CODE = re.compile(r"(?:from|import|def|async def|class)\s|@\w|[A-Za-z_]\w*\s*=\s*\S")
 _FUTURE = re.compile(r"^from __future__ import [^\n]*\n?", re.MULTILINE)
+_MOST_TRIES = 60  # an answer gone mad must not hold up the others
 _DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign)
 
 
@@ -36,8 +37,7 @@ def extract_program(answer: str, entry_point: str | None, prompt: str = "") -> s
     for index, block in enumerate(blocks):
         if _defines(block, entry_point):
             helpers = [text for text in blocks[:index] if _only_definitions(text)]
-            whole = next(_beginnings(block, entry_point), block)
-            return _join(_before(prompt, entry_point), *helpers, whole)
+            return _join(_before(prompt, entry_point), *helpers, _beginning(block, entry_point) or block)
     if not prompt:
         return _join(*blocks)
     return next(filter(None, (_completed(prompt, block) for block in blocks)), blocks[0])
@@ -66,11 +66,11 @@ def called_name(test: str) -> str | None:
 def _unfenced(answer: str, entry_point: str | None) -> str | None:
     """Code among prose without fences: the first lines that compile and define the function."""
     lines = answer.replace("\r\n", "\n").split("\n")
-    for start, line in enumerate(lines):
-        if _BEGINS_CODE.match(line):
-            found = next(_beginnings("\n".join(lines[start:]), entry_point), None)
-            if found is not None:
-                return found
+    starts = [number for number, line in enumerate(lines) if _BEGINS_CODE.match(line)]
+    for start in starts[:_MOST_TRIES] if _defines(answer, entry_point) else ():
+        found = _beginning("\n".join(lines[start:]), entry_point)
+        if found is not None:
+            return found
     return None
 
 
@@ -79,34 +79,49 @@ def _completed(prompt: str, text: str) -> str:
     lines = text.replace("\r\n", "\n").split("\n")
     starts = [number for number, line in enumerate(lines) if line.strip()][:1]
     starts += [number for number, line in enumerate(lines) if line.startswith((" ", "\t")) and line.strip()][:1]
+    before = prompt.rstrip() + "\n"
     for start in starts if prompt else ():
-        for end in range(len(lines), start, -1):
-            body = "\n".join(lines[start:end])
-            if not any(line.strip() and not line.strip().startswith("#") for line in lines[start:end]):
-                break
-            if body.startswith((" ", "\t")):
-                forms = [body, textwrap.indent(textwrap.dedent(body), " " * 4)]
-            else:
-                forms = [
-                    textwrap.indent(body, " " * 4),
-                    " " * 4 + body,
-                ]  # all of it, or its first line, lost its indent
-            for form in forms:
-                whole = f"{prompt.rstrip()}\n{form}\n"
-                if _parsed(whole):
-                    return whole
+        body = lines[start:]
+        # as it is, or all of it or only its first line lost its indent
+        forms = [_as_it_is, _indented] if body[0].startswith((" ", "\t")) else [_indented, _first_line_indented]
+        ends = [_longest(body, form, before) for form in forms]
+        end = max(ends)
+        if any(line.strip() and not line.strip().startswith("#") for line in body[:end]):
+            return before + forms[ends.index(end)](body[:end]) + "\n"
     return ""
 
 
-def _beginnings(text: str, entry_point: str | None) -> Iterator[str]:
-    """What compiles of the text and defines the function, the longest first."""
+def _as_it_is(lines: list[str]) -> str:
+    return "\n".join(lines)
+
+
+def _indented(lines: list[str]) -> str:
+    return textwrap.indent(textwrap.dedent("\n".join(lines)), " " * 4)
+
+
+def _first_line_indented(lines: list[str]) -> str:
+    return " " * 4 + "\n".join(lines)
+
+
+def _beginning(text: str, entry_point: str | None) -> str | None:
+    """As much of the text as compiles, if that defines the function."""
     lines = text.split("\n")
-    for end in range(len(lines), 0, -1):
-        beginning = "\n".join(lines[:end])
-        if not _defines(beginning, entry_point):
-            return
-        if _parsed(beginning):
-            yield beginning
+    found = _as_it_is(lines[: _longest(lines, _as_it_is)])
+    return found if _defines(found, entry_point) else None
+
+
+def _longest(lines: list[str], form: Callable[[list[str]], str], before: str = "") -> int:
+    """How many of the lines compile, at most, when they are put in `form` behind the text `before`.
+
+    Nothing that holds the line of a syntax error compiles, so the search goes on before that line.
+    """
+    end = len(lines)
+    for _ in range(_MOST_TRIES):
+        wrong = _error_line(before + form(lines[:end])) if end else None
+        if wrong is None:
+            return end
+        end = max(0, min(end - 1, wrong - 1 - before.count("\n")))
+    return 0
 
 
 def _defines(text: str, entry_point: str | None) -> bool:
@@ -142,3 +157,16 @@ def _parsed(text: str) -> ast.Module | None:
             return ast.parse(text)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return None
+
+
+def _error_line(text: str) -> int | None:
+    """The line of the first syntax error, None where there is none; 0 where no part of the text can be read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            ast.parse(text)
+        except SyntaxError as error:
+            return error.lineno or 0
+        except (ValueError, RecursionError, MemoryError):
+            return 0
+    return None
