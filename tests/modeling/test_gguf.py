@@ -142,6 +142,26 @@ def test_without_a_template_it_gets_the_plain_one(make_gguf, tmp_path):
     assert "fox" in opened.tokenizer.decode(ids)
 
 
+@pytest.mark.parametrize("opens", [False, True])
+def test_a_base_model_is_opened_as_its_tokenizer_opens_texts(make_specialist_folder, tmp_path, opens):
+    folder = make_specialist_folder(tmp_path / "base", 3)
+    if opens:
+        file = folder / "tokenizer.json"
+        state = json.loads(file.read_text(encoding="utf-8"))
+        begin = {"SpecialToken": {"id": "<s>", "type_id": 0}}
+        state["post_processor"] = {
+            "type": "TemplateProcessing",
+            "single": [begin, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [begin, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}},
+        }
+        file.write_text(json.dumps(state), encoding="utf-8")
+    opened = open_fused(str(folder), device="cpu")
+    (ids,) = encode_prompt([{"role": "user", "content": "fox"}], opened.model.config.templates, opened.tokenizer)
+    assert (ids[0] == 0) == opens
+    assert ids.count(0) == opens
+
+
 def test_what_lies_beside_it_is_not_taken_for_its_own(tiny, make_specialist_folder, make_llama, tmp_path):
     folder = make_specialist_folder(tmp_path / "other", 9, template="{{ 'another' }}", hidden=32)
     (folder / "adapter_config.json").write_text("{}", encoding="utf-8")
@@ -227,9 +247,10 @@ def test_a_real_model_speaks_in_its_own_template_and_stops():
     opened = open_fused(str(REAL), device="cpu")
     talk = [{"role": "user", "content": "Reply with the word yes."}]
     (ids,) = encode_prompt(talk, opened.model.config.templates, opened.tokenizer)
-    assert ids[:3] == [151644, 8948, 198]  # <|im_start|>system and a line break, as Qwen publishes them
+    # As Qwen publishes them: <|im_start|>system, a line break, You are Qwen, created by
+    assert ids[:10] == [151644, 8948, 198, 2610, 525, 1207, 16948, 11, 3465, 553]
     assert opened.tokenizer.decode(ids) == QWEN_PROMPT
-    assert opened.tokenizer.encode("日本 don't  12345") == opened.tokenizer.encode("日本 don't  12345")
+    assert opened.tokenizer("don't 123", add_special_tokens=False)["input_ids"] == [15007, 944, 220, 16, 17, 18]
     assert stop_ids(opened.model, opened.tokenizer) == [151645, 151643]  # <|im_end|>, <|endoftext|>
     (answer,) = generate_batch(opened.model, opened.tokenizer, [talk], max_new_tokens=30)
     assert answer.finished

@@ -66,7 +66,8 @@ def open_fused(
     """The fused model and its tokenizer, ready to speak.
 
     `source` is a folder, a GGUF file, "zoo:name", or with a revision a Hub id; one that is not there is named at once.
-    A plain causal LM becomes a fused model of one specialist, in its own template (`plain` where it has none).
+    A plain causal LM becomes a fused model of one specialist, in its own template (where it has none: `plain`, after
+    the begin-of-sequence token if its tokenizer sets one).
     `specialist_paths` are NAME=FOLDER. A wrong name in `only` is refused before any weights are read.
     """
     path = _locate(source, revision)
@@ -84,6 +85,8 @@ def open_fused(
     else:
         model = _single(path)
     tokenizer = open_tokenizer(resolve(path, field="MODEL"), "MODEL")
+    if model.n_specialists == 1 and not model.config.templates[0]:
+        model.config.templates = [_plain(tokenizer)]
     return Opened(source, model.to(place).eval(), tokenizer)
 
 
@@ -148,12 +151,17 @@ def _named_paths(pairs: Sequence[str] | None) -> dict[str, str]:
 
 def _single(path: Path) -> Any:
     from ultrafuser.modeling import UltraFuserForCausalLM
+
+    return UltraFuserForCausalLM.from_specialists({path.stem if path.is_file() else path.name: path})
+
+
+def _plain(tokenizer: Any) -> str:
+    """The template of a model that has none: texts one after another, opened as its tokenizer opens them."""
     from ultrafuser.templates import load_template
 
-    model = UltraFuserForCausalLM.from_specialists({path.stem if path.is_file() else path.name: path})
-    if not model.config.templates[0]:
-        model.config.templates = [load_template("plain")]
-    return model
+    begin = tokenizer.bos_token_id
+    opens = begin is not None and tokenizer("a")["input_ids"][:1] == [begin]
+    return ("{{ bos_token }}" if opens else "") + load_template("plain")
 
 
 def _device(wanted: str | None) -> str:
