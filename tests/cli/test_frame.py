@@ -9,7 +9,7 @@ import pytest
 
 from ultrafuser.cli import build_app, common
 
-VERBS = ("init", "check", "train", "generate", "chat", "explain", "add", "remove", "zoo", "demo")
+VERBS = ("init", "check", "train", "generate", "chat", "explain", "add", "remove", "zoo", "demo", "eval", "lm-eval")
 HELPS = [[], *([verb] for verb in VERBS), ["zoo", "list"], ["zoo", "path"], ["zoo", "copy"], ["zoo", "build"]]
 LIGHT = """
 import contextlib, io, json, sys

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,25 @@ def test_the_hub_by_id_and_commit(hub):
     assert hub[-1] == ("someone/sums", "main", "test", "a" * 40)
     assert pinned.origin["commit"] == "a" * 40
     assert pinned.origin["sha256"] == origin["sha256"]
+
+
+def test_a_repository_that_does_not_load_by_name_is_read_by_its_file(monkeypatch, tmp_path):
+    import datasets
+
+    asked = []
+    file = tmp_path / "sums.json"
+    file.write_text(json.dumps([{"idx": row["id"], "q": row["question"]} for row in ROWS]))
+    load = datasets.load_dataset
+
+    def from_disk(kind, *, data_files, split):
+        asked.append(data_files)
+        return load(kind, data_files=str(file), split=split, cache_dir=str(tmp_path / "cache"))
+
+    monkeypatch.setattr(datasets, "load_dataset", from_disk)
+    source = replace(SOURCE, hub_file="sums.json")
+    loaded = load_records(source, None, hub=HubPlace("someone/sums", "b" * 40))
+    assert asked == [f"hf://datasets/someone/sums@{'b' * 40}/sums.json"]
+    assert loaded.records == ROWS
 
 
 def test_off_the_network_the_copy_kept_here_is_read(hub, monkeypatch):

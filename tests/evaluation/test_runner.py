@@ -184,6 +184,16 @@ def test_other_settings_are_refused_unless_overwritten(tmp_path, subject, option
     assert found.unfinished == []
 
 
+def test_an_endpoint_may_move_to_another_port(tmp_path):
+    class Behind(toy.Script):
+        def describe(self):
+            return {"kind": "endpoint", "model": "m", "address": self.weights}
+
+    run(tmp_path / "run", subject=Behind(weights="http://localhost:1/v1"))
+    found = run(tmp_path / "run", subject=Behind(weights="http://localhost:2/v1"))
+    assert found.settings["subject"]["address"] == "http://localhost:1/v1"
+
+
 def test_smaller_batches_may_finish_a_run(tmp_path):
     log = tmp_path / "log"
     assert program(tmp_path / "run", log, "--die", "answer", "--at", 7).returncode == -signal.SIGKILL

@@ -105,8 +105,9 @@ def _as_it_is(record: Record) -> Record:
 class Source:
     """Where the records are: `file` is the stem in a data folder (FILE.jsonl or FILE.jsonl.gz), the rest on the Hub.
 
-    `adapt` turns a record as the Hub has it into the form of the local file; `required` are the fields that a record
-    of the local file must have.
+    `hub_file` is a JSON file of the repository, for one that no longer loads by configuration and split. `adapt` turns
+    a record as the Hub has it into the form of the local file; `required` are the fields that a record of the local
+    file must have.
     """
 
     file: str
@@ -114,6 +115,7 @@ class Source:
     hub_id: str | None = None
     hub_config: str | None = None
     hub_split: str = "test"
+    hub_file: str | None = None
     adapt: Callable[[Record], Record] = _as_it_is
     licence: str = ""
 
@@ -130,7 +132,7 @@ class Benchmark(ABC):
     needs: Needs = Needs.ANSWERS
     higher_is_better: bool = True
     max_new_tokens: int = 512  # per turn, unless the user says otherwise
-    uses: tuple[str, ...] = ()  # of "sandbox", "judge": what grading needs, so that its lack is said before the start
+    uses: tuple[str, ...] = ()  # of "sandbox", "judge", "rating" (a judge that gives marks): what grading needs
     has_chain_of_thought: bool = False
 
     @abstractmethod

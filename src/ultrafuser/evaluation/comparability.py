@@ -10,7 +10,9 @@ from ultrafuser.evaluation.record import Entry, Run
 __all__ = ["comparability_warnings"]
 
 LABELS = frozenset({"title", "domain", "reference", "licence", "available", "data.records"})  # nothing hangs on them
-PLACES = frozenset({"path", "from", "file", "files"})  # the same content can lie elsewhere: its hash says so
+PLACES = frozenset(
+    {"path", "from", "file", "files", "address", "revision"}
+)  # the same content can lie elsewhere: its hash says so
 SHOWN_IDS = 3
 
 

@@ -172,14 +172,13 @@ def _file_hash(file: Path) -> str:
 
 def _from_hub(source: Source, place: HubPlace) -> Loaded:
     """Records of a data set on the Hub, in the local file's form; "sha256" is that of the records as JSON."""
-    import datasets
     from huggingface_hub.utils import logging
 
     logging.set_verbosity_error()  # what goes wrong is said once, below
     commit = _commit(place)
     where = f"{place.id} ({place.split}) on the Hub"
     try:
-        table = datasets.load_dataset(place.id, place.config, split=place.split, revision=commit or place.revision)
+        table = _table(source, place, commit or place.revision)
     except Exception as error:  # the client raises many kinds, and none of them says what may be done
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
@@ -204,6 +203,17 @@ def _from_hub(source: Source, place: HubPlace) -> Loaded:
     origin = {"from": HUB, "id": place.id, "config": place.config, "split": place.split, "revision": place.revision}
     digest = hashlib.sha256(text.encode()).hexdigest()
     return Loaded(records, origin | {"commit": commit, "sha256": digest, "records": len(records)})
+
+
+def _table(source: Source, place: HubPlace, revision: str) -> Iterable[Record]:
+    import datasets
+
+    if source.hub_file is None or place.id != source.hub_id:
+        table: Iterable[Record] = datasets.load_dataset(place.id, place.config, split=place.split, revision=revision)
+        return table
+    address = f"hf://datasets/{place.id}@{revision}/{source.hub_file}"
+    table = datasets.load_dataset("json", data_files=address, split="train")
+    return table
 
 
 def _commit(place: HubPlace) -> str | None:

@@ -108,7 +108,7 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What differs between the run on the disk and the one asked for; where a file lies may change."""
     from ultrafuser.training.work import differences
 
-    found = differences(old.get("subject"), new["subject"], "subject")
+    found = differences(_but_address(old.get("subject")), _but_address(new["subject"]), "subject")
     for name, about in new["benchmarks"].items():
         if name in old["benchmarks"]:
             found += differences(_essence(old["benchmarks"][name]), _essence(about), name)
@@ -117,7 +117,13 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def _essence(about: Mapping[str, Any]) -> dict[str, Any]:
     data = {key: value for key, value in about["data"].items() if key not in PLACE}
-    return {key: value for key, value in about.items() if key not in WORDS} | {"data": data}
+    rest = {key: _but_address(value) for key, value in about.items() if key not in WORDS}
+    return rest | {"data": data}
+
+
+def _but_address(about: Any) -> Any:
+    """A description without the address: a model that moves to another port is the same model."""
+    return {key: value for key, value in about.items() if key != "address"} if isinstance(about, Mapping) else about
 
 
 def _versions() -> dict[str, str | None]:

@@ -33,6 +33,8 @@ from ultrafuser.evaluation.tools import Tools
 
 __all__ = ["OnProgress", "Progress", "evaluate", "mean_gate_weights"]
 
+PORTION = 16  # answers graded at a time: enough for a judge or sandbox to work on several, few enough to see progress
+
 Key = tuple[str, int]  # an item's id and the sample's number
 
 
@@ -191,11 +193,10 @@ def _ask(subject: Subject, state: _State, items: list[Item], sample: int, batch:
 
 
 def _grade_waiting(state: _State, tools: Tools, graded: Log) -> None:
-    """Verdicts for what is answered, in portions of a batch."""
+    """Verdicts for what is answered, a portion at a time."""
     waiting = list(state.waiting.items())
-    size = state.task.options.batch_size
-    for start in range(0, len(waiting), size):
-        portion = waiting[start : start + size]
+    for start in range(0, len(waiting), PORTION):
+        portion = waiting[start : start + PORTION]
         verdicts = state.task.benchmark.grade([(state.items[key[0]], answer) for key, answer in portion], tools)
         entries = [
             Entry.of(state.items[key[0]], key[1], answer, verdict)

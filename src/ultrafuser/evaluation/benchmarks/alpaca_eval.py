@@ -16,7 +16,7 @@ _PREAMBLE = "Give a helpful, detailed and polite answer to the request below.\n\
 
 
 def _from_hub(record: Record, field: str) -> Record:
-    """A record of tatsu-lab/alpaca_eval, which has one reference per configuration and no id."""
+    """A record of tatsu-lab/alpaca_eval, which has a file for each reference and no ids."""
     digest = hashlib.sha256(record["instruction"].encode()).hexdigest()[:12]
     return {
         "id": f"alpaca_eval/{digest}",
@@ -39,15 +39,14 @@ class AlpacaEval(Benchmark):
     max_new_tokens = 1024
     uses = ("judge",)
 
-    def __init__(self, name: str, title: str, reference_field: str, hub_config: str, preamble: str = "") -> None:
+    def __init__(self, name: str, title: str, reference_field: str, hub_file: str, preamble: str = "") -> None:
         self.name, self.title = name, title
         self._field, self._preamble = reference_field, preamble
         self.source = Source(
             file="alpaca_eval",
             required=("id", "dataset", "instruction", reference_field),
             hub_id="tatsu-lab/alpaca_eval",
-            hub_config=hub_config,
-            hub_split="eval",
+            hub_file=hub_file,
             adapt=partial(_from_hub, field=reference_field),
             licence="CC BY-NC 4.0",
         )
@@ -85,5 +84,7 @@ class AlpacaEval(Benchmark):
         return Verdict(scores, extracted=text, note=comparison.note, detail=detail)
 
 
-ALPACA_EVAL = AlpacaEval("alpaca_eval", "AlpacaEval", "davinci003", "alpaca_eval", _PREAMBLE)
-ALPACA_EVAL_2 = AlpacaEval("alpaca_eval_2", "AlpacaEval 2 (plain win rate)", "gpt4_1106", "alpaca_eval_gpt4_baseline")
+ALPACA_EVAL = AlpacaEval("alpaca_eval", "AlpacaEval", "davinci003", "alpaca_eval.json", _PREAMBLE)
+ALPACA_EVAL_2 = AlpacaEval(
+    "alpaca_eval_2", "AlpacaEval 2 (plain win rate)", "gpt4_1106", "alpaca_eval_gpt4_baseline.json"
+)
