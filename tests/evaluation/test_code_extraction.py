@@ -142,4 +142,4 @@ def test_answers_that_repeat_themselves_are_done_with_soon(line, monkeypatch):
     monkeypatch.setattr(ast, "parse", lambda text: calls.append(text) or parse(text))
     answer = f"{line}\n" * 500 + "def root_sum(values):\n    return (\n"
     extract_program(answer, "root_sum", PROMPT)
-    assert len(calls) < 4500  # every end from every start would be 125,000
+    assert len(calls) < 2000  # every end from every start would be 125,000

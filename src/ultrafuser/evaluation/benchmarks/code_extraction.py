@@ -19,7 +19,7 @@ _FENCE = re.compile(
 _LANGUAGES = {"", "python", "python3", "py", "py3"}
 _BEGINS_CODE = re.compile(r"(?:from|import|def|async def|class)\s|@\w|[A-Za-z_]\w*\s*=\s*\S")
 _FUTURE = re.compile(r"^from __future__ import [^\n]*\n?", re.MULTILINE)
-_MOST_TRIES = 60  # an answer gone mad must not hold up the others
+_MOST_TRIES = 40  # an answer gone mad must not hold up the others
 _DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign)
 
 
