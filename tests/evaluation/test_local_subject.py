@@ -228,7 +228,7 @@ def test_a_specialist_without_a_template_is_named_at_once(fused_model, tiny_toke
 @pytest.mark.parametrize("rule", ["logits", "probabilities"])
 def test_one_specialist_alone_equals_all_weight_on_it(fused_model, tiny_tokenizer, rule):
     fused_model.config.fusion["rule"] = rule
-    code = only_specialist(fused_model, tiny_tokenizer, "code")
+    code = only_specialist(fused_model, "code")
     assert code.specialist(0) is fused_model.specialist("code")
     assert code.config.specialist_names == ["code"]
     weights = only_weights(["text", "code", "math"], "code")
@@ -244,4 +244,4 @@ def test_one_specialist_alone_equals_all_weight_on_it(fused_model, tiny_tokenize
 
 def test_an_unknown_specialist_is_named_with_the_nearest(fused_model, tiny_tokenizer):
     with pytest.raises(ValueError, match="'cod' is not one of text, code, math; did you mean 'code'"):
-        only_specialist(fused_model, tiny_tokenizer, "cod")
+        only_specialist(fused_model, "cod")

@@ -91,7 +91,7 @@ def test_equals_the_loss_of_training(fused_model, tiny_tokenizer, only):
     from ultrafuser.evaluation.subjects.local import LocalSubject, only_specialist
     from ultrafuser.training import evaluate_response_loss
 
-    model = fused_model if only is None else only_specialist(fused_model, tiny_tokenizer, only)
+    model = fused_model if only is None else only_specialist(fused_model, only)
     items = LOSS.items(RECORDS)
     subject = LocalSubject(model, tiny_tokenizer, name="tiny", batch_size=3)
     answers = dict(subject.answer(items, Asking(max_new_tokens=1)))

@@ -258,6 +258,6 @@ def _open_subject(request: Request, stack: ExitStack) -> tuple[Subject, str | No
     )  # fmt: skip
     model, tokenizer, notice = opened.model, opened.tokenizer, opened.gate_notice
     if only is not None and model.n_specialists > 1:
-        model, notice = only_specialist(model, tokenizer, only), None
+        model, notice = only_specialist(model, only), None
     name = request.model if only is None else f"{request.model} ({only})"
     return LocalSubject(model, tokenizer, name=name, batch_size=batch_size), notice

@@ -44,7 +44,9 @@ def check_file(path: Path, field: str) -> dict[str, Any]:
     Raises ValueError where it is no GGUF file or is cut off, and where the package that unpacks it is missing.
     """
     if importlib.util.find_spec("gguf") is None:
-        raise ValueError(f"{field}: {str(path)!r} is a GGUF file, which needs the package gguf; run `pip install gguf`")
+        raise ValueError(
+            f"{field}: {str(path)!r} is a GGUF file, which needs the package gguf; pip install 'ultrafuser[gguf]'"
+        )
     try:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":

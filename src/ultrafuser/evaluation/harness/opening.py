@@ -63,7 +63,7 @@ def open_model(
             raise ValueError(f"specialist_paths: {str(place.origin.path)!r} is no fused model, so it has none to find")
         return _single(place, dtype)
     model = UltraFuserForCausalLM.from_pretrained(place.origin.folder, dtype=dtype, specialist_paths=specialist_paths)
-    return model if only is None or len(place.names) == 1 else only_specialist(model, None, only)
+    return model if only is None or len(place.names) == 1 else only_specialist(model, only)
 
 
 def _single(place: Place, dtype: torch.dtype | str | None) -> UltraFuserForCausalLM:

@@ -107,22 +107,18 @@ class LocalSubject:
             waiting = [one for one in dialogues if len(one.item.turns) > turn and not one.full]
             for one in waiting:
                 one.ask()
-            for batch in self._that_fit(waiting, asking.max_new_tokens):
-                self._reply(batch, asking)
+            fitting = [one for one in waiting if self._fits(one)]
+            if fitting:
+                self._reply(fitting, asking)
         return [self._spoken(one) for one in dialogues]
 
-    def _that_fit(self, waiting: Sequence[_Dialogue], wanted: int) -> list[list[_Dialogue]]:
-        """Those with room for `wanted` tokens together; each with less alone, so as not to cut the others short."""
-        together: list[_Dialogue] = []
-        alone: list[_Dialogue] = []
-        for one in waiting:
-            try:
-                room = check_length(self.model, self._tokens(one.messages) + 1) + 1
-            except ContextFull:
-                one.full = True
-                continue
-            (together if room >= wanted else alone).append(one)
-        return [batch for batch in (together, *([one] for one in alone)) if batch]
+    def _fits(self, one: _Dialogue) -> bool:
+        """Whether there is room for an answer; how much of it each row of a batch may use by itself."""
+        try:
+            check_length(self.model, self._tokens(one.messages) + 1)
+        except ContextFull:
+            one.full = True
+        return not one.full
 
     def _reply(self, batch: Sequence[_Dialogue], asking: Asking) -> None:
         def answers(batch_size: int) -> list[Generation]:
@@ -255,7 +251,7 @@ class LocalSubject:
         return digest.hexdigest()
 
 
-def only_specialist(model: Any, tokenizer: Any, name: str) -> Any:
+def only_specialist(model: Any, name: str) -> Any:
     """The specialist of that name as a fused model of one in its own template; its weights are shared, not copied.
 
     It answers as `model` does with all gate weight on that specialist. `tokenizer`, the model's, goes with it as it is.
