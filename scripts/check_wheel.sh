@@ -11,6 +11,10 @@ size=$(du -m "$wheel" | cut -f1)
 [ "$size" -le 30 ] || { echo "wheel is $size MB; the limit is 30" >&2; exit 1; }
 "$python" -m venv "$work/venv"
 "$work/venv/bin/python" -m pip install --quiet --constraint "$root/constraints.txt" "$wheel"
+installed=$("$work/venv/bin/python" -P -c 'import importlib.util as u; print(u.find_spec("ultrafuser").submodule_search_locations[0])')
+(cd "$root/src/ultrafuser" && find . -type f -not -path '*/__pycache__/*') | while read -r file; do
+  [ -f "$installed/$file" ] || { echo "the wheel lacks $file" >&2; exit 1; }
+done
 cd "$work"
 "$work/venv/bin/ultrafuser" --help >/dev/null
 "$work/venv/bin/python" - <<'PY'
