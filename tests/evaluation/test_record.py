@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from ultrafuser.evaluation.benchmark import Answer, Likelihood
-from ultrafuser.evaluation.files import Log, read_json, read_lines, write_json
+from ultrafuser.evaluation.files import Log, read_json, read_lines
 from ultrafuser.evaluation.record import Entry, answer_from_dict, answer_to_dict, load_run
 from ultrafuser.evaluation.runner import evaluate
 from ultrafuser.evaluation.tools import Tools
+from ultrafuser.files import write_json
 
 _SPEC = importlib.util.spec_from_file_location("toy", Path(__file__).with_name("toy.py"))
 toy = importlib.util.module_from_spec(_SPEC)

@@ -83,10 +83,13 @@ def test_missing_data_folder_is_named_at_once(tmp_path: Path) -> None:
 
 
 def test_two_builds_of_one_stage_are_refused(tmp_path: Path) -> None:
-    from ultrafuser.zoo.build import locked
+    from ultrafuser.zoo.build import run_stage
 
-    with locked(tmp_path, "base"), pytest.raises(ValueError, match="another process"), locked(tmp_path, "base"):
-        pass
+    def again(out: Path) -> None:
+        run_stage(tmp_path, "base", {}, lambda inner: None, print)
+
+    with pytest.raises(ValueError, match=r"stage 'base' is being built in .* by another process"):
+        run_stage(tmp_path, "base", {}, again, print)
 
 
 SCRIPT = """

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from ultrafuser.cli.common import write_json, write_text
+from ultrafuser.cli.common import write_json
+from ultrafuser.files import write_whole
 from ultrafuser.lookup import lookup
 
 if TYPE_CHECKING:
@@ -97,11 +98,11 @@ def save(chat: Chat, argument: str) -> None:
     if path.suffix == ".html":
         from ultrafuser.analysis.page import render_page
 
-        write_text(path, render_page(chat.explanation()))
+        write_whole(path, render_page(chat.explanation()))
     elif path.suffix == ".json":
         write_json(path, chat.as_dict())
     else:
-        write_text(path, transcript(chat))
+        write_whole(path, transcript(chat))
     chat.saved.add(path)
     chat.say(f"saved {path}")
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
+
+from ultrafuser.files import finite, write_whole
 
 __all__ = [
     "DeviceOption",
@@ -27,7 +27,6 @@ __all__ = [
     "say_error",
     "stderr",
     "write_json",
-    "write_text",
 ]
 
 console = Console(highlight=False)
@@ -97,45 +96,17 @@ def write_json(path: str | Path | None, data: Any) -> None:
     """
     if path is None:
         return
-    text = json.dumps(_finite(data), indent=2, ensure_ascii=False, default=_plain) + "\n"
+    text = json.dumps(finite(data), indent=2, ensure_ascii=False, default=_plain) + "\n"
     if str(path) == "-":
         sys.stdout.write(text)
         sys.stdout.flush()
         return
-    write_text(Path(path), text)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file whole or not at all."""
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; name a file to write")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _finite(data: Any) -> Any:
-    if isinstance(data, float):
-        return data if math.isfinite(data) else None
-    if isinstance(data, dict):
-        return {str(key): _finite(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [_finite(value) for value in data]
-    return data
+    write_whole(Path(path), text)
 
 
 def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy and torch numbers and arrays
-        return _finite(value.tolist())
+        return finite(value.tolist())
     return str(value)
 
 

@@ -17,8 +17,8 @@ from ultrafuser.cli.common import (
     SpecialistPathOption,
     human_console,
     write_json,
-    write_text,
 )
+from ultrafuser.files import write_whole
 
 RUN = "run"
 HELP_OPTIONS = ("-h", "--help")
@@ -253,4 +253,4 @@ def report(
 def _write_report(path: Path, runs: list[Any], comparison: Any) -> None:
     from ultrafuser.evaluation.report import render
 
-    write_text(path.expanduser(), render(runs, comparison))
+    write_whole(path.expanduser(), render(runs, comparison))

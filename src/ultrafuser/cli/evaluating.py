@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from ultrafuser.cli.common import resolve_data, write_text
+from ultrafuser.cli.common import resolve_data
 from ultrafuser.cli.eval_showing import progress, show_scores
+from ultrafuser.files import write_whole
 from ultrafuser.lookup import lookup
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _write_report(run: Run, file: Path) -> None:
     from ultrafuser.evaluation.compare import compare_runs
     from ultrafuser.evaluation.report import render
 
-    write_text(file, render([run], compare_runs([run])))
+    write_whole(file, render([run], compare_runs([run])))
 
 
 def _check_places(request: Request) -> None:

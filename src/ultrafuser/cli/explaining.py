@@ -13,9 +13,9 @@ from rich.console import Console
 from ultrafuser.analysis.page import PAGE_MARK, Explanation, Turn, render_page
 from ultrafuser.analysis.terminal import coloured
 from ultrafuser.cli.answering import Message, new_messages, read_messages
-from ultrafuser.cli.common import write_text
 from ultrafuser.cli.opening import Opened
 from ultrafuser.cli.speaking import TokenPrinter, announce, say_weights
+from ultrafuser.files import write_whole
 from ultrafuser.generation import Sampling
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def explain_model(
         generated=material.to_be_answered,
         detail=" · ".join([*detail, *([f"only {only}"] if only else [])]),
     )
-    write_text(output, render_page(page))
+    write_whole(output, render_page(page))
     if not material.to_be_answered and console.is_terminal:
         console.print(coloured(page.tokens))
     say_weights(console, opened.names, page.tokens, "table")

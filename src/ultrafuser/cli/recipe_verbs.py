@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ultrafuser.cli.common import JsonOption, human_console, resolve_data, resolve_source, write_json, write_text
+from ultrafuser.cli.common import JsonOption, human_console, resolve_data, resolve_source, write_json
+from ultrafuser.files import write_whole
 
 if TYPE_CHECKING:
     from ultrafuser.preflight import Finding, Report
@@ -50,7 +51,7 @@ def init(
     text = preset_text(preset, path.name)
     if path.exists() and not overwrite:
         raise ValueError(f"PATH: {path} exists already; name another file, or pass --overwrite to replace it")
-    write_text(path, text)
+    write_whole(path, text)
     schema_file = path.parent / SCHEMA_FILE
     written = _write_schema(schema_file, json_schema())
     show = human_console(json_path)
@@ -72,7 +73,7 @@ def _write_schema(file: Path, schema: dict[str, Any]) -> bool:
             return False
         if known == schema:
             return True
-    write_text(file, json.dumps(schema, indent=2) + "\n")
+    write_whole(file, json.dumps(schema, indent=2) + "\n")
     return True
 
 

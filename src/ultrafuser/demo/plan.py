@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from hashlib import sha256
@@ -14,6 +13,7 @@ from pydantic import BaseModel
 
 from ultrafuser import __version__, zoo
 from ultrafuser.demo.results import COLUMNS, COMPOSITE, DOMAINS, Strict, right_specialist
+from ultrafuser.files import write_whole
 from ultrafuser.recipe import DomainData, Recipe, SpecialistSource, StageConfig
 
 PLAN_FILE = "plan.json"
@@ -147,14 +147,6 @@ def open_folder(folder: Path, plan: DemoPlan, sources: DemoSources, *, overwrite
 def write_model(path: Path, model: BaseModel) -> None:
     """Write a model as JSON, whole or not at all."""
     write_whole(path, model.model_dump_json(indent=1))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a temporary file, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def remove(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -15,6 +14,7 @@ from ultrafuser.analysis.colours import colour, mixture
 from ultrafuser.demo.figures import CURVE_COLOURS, CURVE_LABELS, heat_map, loss_curves
 from ultrafuser.demo.reading import findings
 from ultrafuser.demo.results import COLUMNS, ByDomain, DemoDetails, DemoResult, Example
+from ultrafuser.files import write_whole
 
 METHODS: dict[str, tuple[str, str]] = {
     "uniform": ("uniform mixture", "equal weights, nothing trained"),
@@ -76,9 +76,7 @@ def render_report(result: DemoResult, details: DemoDetails) -> str:
 
 def write_report(path: Path, result: DemoResult, details: DemoDetails) -> None:
     """Write the page whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(render_report(result, details), encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, render_report(result, details))
 
 
 def _coloured(example: Example, names: list[str]) -> dict[str, Any]:

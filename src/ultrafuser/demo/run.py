@@ -20,9 +20,10 @@ from typing import Any
 
 from ultrafuser.demo.assemble import assemble
 from ultrafuser.demo.parts import LANES, PARTS, Context, load_part, part_file, run_part
-from ultrafuser.demo.plan import JOB_FILE, DemoPlan, DemoSources, open_folder, remove, write_model, write_whole
+from ultrafuser.demo.plan import JOB_FILE, DemoPlan, DemoSources, open_folder, remove, write_model
 from ultrafuser.demo.report import write_report
 from ultrafuser.demo.results import DemoDetails, DemoResult
+from ultrafuser.files import write_whole
 
 RESULT_FILE, DETAILS_FILE, REPORT_FILE = "result.json", "details.json", "report.html"
 LOCK_WAIT = 15.0  # seconds that a killed run's workers may take to be gone

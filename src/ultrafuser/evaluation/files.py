@@ -1,34 +1,17 @@
-"""Files that outlive a kill: JSON written whole or not at all, JSON Lines that grow line by line, a folder's lock."""
+"""JSON Lines that grow line by line and outlive a kill, and reading of what a run wrote."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-__all__ = ["LOCK_FILE", "Log", "locked", "read_json", "read_lines", "write_json", "write_lines", "write_whole"]
+from ultrafuser.files import finite, write_whole
 
-LOCK_FILE = ".lock"
-
-
-def write_whole(file: Path, content: bytes) -> None:
-    """Write a temporary file, bring it to the disk, then rename it."""
-    temporary = file.with_name(f".{file.name}.part")
-    with temporary.open("wb") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
-    os.replace(temporary, file)
-
-
-def write_json(file: Path, value: Any) -> None:
-    """Write a value as JSON, whole or not at all; NaN and infinities become null."""
-    write_whole(file, _encoded(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"))
+__all__ = ["Log", "read_json", "read_lines", "write_lines"]
 
 
 def write_lines(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -94,27 +77,6 @@ class Log:
         self._file.close()
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes out of a run's folder; the system lifts the lock when this process ends, however it does.
-
-    Raises ValueError where another process is at work there.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows: runs are not kept apart there
-        yield
-        return
-    with (folder / LOCK_FILE).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(
-                f"--output: another evaluation is at work in {folder}; wait for it, stop it, or choose another output"
-            ) from None
-        yield
-
-
 def _whole_end(size: int, file: Path) -> int:
     """Where the last whole line ends."""
     with file.open("rb") as opened:
@@ -129,19 +91,5 @@ def _whole_end(size: int, file: Path) -> int:
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
-    return _encoded(json.dumps(_finite(row), ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _encoded(text: str) -> bytes:
-    """UTF-8; half of a surrogate pair, which models can write, becomes its JSON escape and so comes back as it was."""
-    return text.encode("utf-8", "backslashreplace")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return value
+    line = json.dumps(finite(row), ensure_ascii=False, allow_nan=False) + "\n"
+    return line.encode("utf-8", "backslashreplace")

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ultrafuser.evaluation.files import LOCK_FILE, write_json
 from ultrafuser.evaluation.plan import Task
 from ultrafuser.evaluation.record import (
     FORMAT,
+    LOCK_FILE,
     REPORT_FILE,
     RUN_FILE,
     SUMMARY_FILE,
@@ -25,6 +25,7 @@ from ultrafuser.evaluation.record import (
 )
 from ultrafuser.evaluation.subject import Subject
 from ultrafuser.evaluation.tools import Tools
+from ultrafuser.files import write_json
 
 __all__ = ["open_run", "refuse_foreign", "run_settings"]
 

@@ -13,6 +13,7 @@ from ultrafuser.evaluation.files import read_json, read_lines
 
 __all__ = [
     "FORMAT",
+    "LOCK_FILE",
     "REPORT_FILE",
     "RUN_FILE",
     "SUMMARY_FILE",
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 FORMAT = 1  # of the files of a run; a change that older readers misread makes it 2
-RUN_FILE, SUMMARY_FILE, REPORT_FILE = "run.json", "summary.json", "report.html"
+RUN_FILE, SUMMARY_FILE, REPORT_FILE, LOCK_FILE = "run.json", "summary.json", "report.html", ".lock"
 
 
 @dataclass(frozen=True, slots=True)

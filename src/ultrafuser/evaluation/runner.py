@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ultrafuser.evaluation.benchmark import Answer, Item
-from ultrafuser.evaluation.files import Log, locked, read_lines, write_json, write_lines
+from ultrafuser.evaluation.files import Log, read_lines, write_lines
 from ultrafuser.evaluation.opening import open_run, refuse_foreign, run_settings
 from ultrafuser.evaluation.plan import Task, check
 from ultrafuser.evaluation.record import (
+    LOCK_FILE,
     SUMMARY_FILE,
     Entry,
     Run,
@@ -30,6 +31,7 @@ from ultrafuser.evaluation.record import (
 )
 from ultrafuser.evaluation.subject import Subject
 from ultrafuser.evaluation.tools import Tools
+from ultrafuser.files import locked, write_json
 
 __all__ = ["OnProgress", "Progress", "evaluate", "mean_gate_weights"]
 
@@ -73,8 +75,8 @@ def evaluate(
     folder = folder.expanduser().absolute()
     settings = run_settings(subject, tasks, tools, command)
     refuse_foreign(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
+    busy = f"--output: another evaluation is at work in {folder}; wait for it, stop it, or choose another output"
+    with locked(folder / LOCK_FILE, busy):
         open_run(folder, settings, overwrite=overwrite)
         for task in tasks:
             _finish(subject, task, tools, folder, on_progress or (lambda progress: None))

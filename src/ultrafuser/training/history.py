@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from ultrafuser.files import write_whole
 
 __all__ = ["History", "TensorBoard", "write_json"]
 
@@ -14,14 +15,8 @@ Entry = dict[str, Any]
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON whole or not at all: to a temporary name, to the disk, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(data, file, indent=2, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    """Write JSON whole or not at all; NaN stays NaN, so that a resumed run reads what was written."""
+    write_whole(path, json.dumps(data, indent=2, ensure_ascii=False))
 
 
 class History:
@@ -52,9 +47,7 @@ class History:
             if entry["stage"] not in later and not (entry["stage"] == stage and entry["step"] > after)
         ]
         if self.path is not None and (len(kept) < len(self.entries) or not _whole(self.path)):
-            temporary = self.path.with_name(f".{self.path.name}.part")
-            temporary.write_text("".join(json.dumps(e, ensure_ascii=False) + "\n" for e in kept), encoding="utf-8")
-            os.replace(temporary, self.path)
+            write_whole(self.path, "".join(json.dumps(e, ensure_ascii=False) + "\n" for e in kept))
         self.entries = kept
 
 

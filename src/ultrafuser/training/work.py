@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ultrafuser import files
 from ultrafuser.recipe import StageConfig
 from ultrafuser.training.history import write_json
 
@@ -206,20 +207,9 @@ def locked(output: Path) -> Iterator[None]:
 
     Raises ValueError where another run is at work there.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows: runs are not kept apart there
-        yield
-        return
     work = work_folder(output)
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / LOCK_FILE).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(
-                f"output: another run is at work in {work}; wait for it, stop it, or choose another output"
-            ) from None
+    busy = f"output: another run is at work in {work}; wait for it, stop it, or choose another output"
+    with files.locked(work / LOCK_FILE, busy):
         yield
 
 

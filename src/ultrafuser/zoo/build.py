@@ -4,20 +4,19 @@ Every stage writes a folder under a temporary name and renames it when whole; a 
 last one was killed, inside a training run from its newest checkpoint.
 """
 
-import fcntl
 import json
 import multiprocessing
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ultrafuser.files import locked, write_whole
 from ultrafuser.zoo import BASE, MODELS, SPECIALISTS
-from ultrafuser.zoo.files import finished_folder, write_text
+from ultrafuser.zoo.files import finished_folder
 from ultrafuser.zoo.settings import BuildSettings
 
 Say = Callable[[str], None]
@@ -28,20 +27,6 @@ def say_line(text: str) -> None:
     """Print a progress line at once."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-@contextmanager
-def locked(work: Path, name: str) -> Iterator[None]:
-    """Hold the lock of one stage; ValueError when another process holds it."""
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / f".{name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(
-                f"stage {name!r} is being built in {work} by another process; wait for it or stop it"
-            ) from None
-        yield
 
 
 def check_stage(folder: Path, settings: dict[str, Any]) -> bool:
@@ -60,12 +45,13 @@ def check_stage(folder: Path, settings: dict[str, Any]) -> bool:
 
 def mark(folder: Path, settings: dict[str, Any]) -> None:
     """Note the settings a folder is made with."""
-    write_text(folder / "settings.json", json.dumps(settings))
+    write_whole(folder / "settings.json", json.dumps(settings))
 
 
 def run_stage(work: Path, name: str, settings: dict[str, Any], make: Callable[[Path], object], say: Say) -> None:
     """Make one stage's folder unless it is there already."""
-    with locked(work, name):
+    busy = f"stage {name!r} is being built in {work} by another process; wait for it or stop it"
+    with locked(work / f".{name}.lock", busy):
         if check_stage(work / name, settings):
             say(f"{name}: already done")
             return
@@ -116,7 +102,7 @@ def build_model(work: Path, name: str, settings: BuildSettings, threads: int, sa
         model = new_model(settings.shape, training.seed) if name == BASE else open_model(work / BASE / "model")
         record = train(name, model, work / f"tokens-{name}" / "arrays", checkpoints, training, say)
         model.save_pretrained(out / "model")
-        write_text(out / "training.json", json.dumps(record, indent=2) + "\n")
+        write_whole(out / "training.json", json.dumps(record, indent=2) + "\n")
 
     run_stage(work, f"{name}", stage, make, say)
     shutil.rmtree(checkpoints, ignore_errors=True)

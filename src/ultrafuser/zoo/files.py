@@ -1,6 +1,5 @@
-"""Files and folders that appear whole or not at all: written under a temporary name, then renamed."""
+"""Folders that appear whole or not at all: written under a temporary name, then renamed."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,10 +19,3 @@ def finished_folder(folder: Path) -> Iterator[Path]:
         folder.rename(old)
     temporary.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write a file under a temporary name, then rename it."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, file)

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LlamaForCausalLM
 
+from ultrafuser.files import write_whole
 from ultrafuser.zoo import BASE, SPECIALISTS
 from ultrafuser.zoo.cards import render_card
 from ultrafuser.zoo.evaluate import loss_table, margins
-from ultrafuser.zoo.files import finished_folder, write_text
+from ultrafuser.zoo.files import finished_folder
 from ultrafuser.zoo.prepare import read_pieces
 from ultrafuser.zoo.settings import BuildSettings
 from ultrafuser.zoo.sources import SOURCES
@@ -84,8 +85,8 @@ def publish(work: Path, out: Path, settings: BuildSettings, say: Any = print) ->
             parameters = save_model(trained, tokenizer, name, settings.shape.positions, folder / name)
         summary = summarise(work, folder, settings, parameters)
         for name in (BASE, *SPECIALISTS):
-            write_text(folder / name / "README.md", render_card(name, summary))
-        write_text(folder / "zoo.json", json.dumps(summary, indent=2) + "\n")
+            write_whole(folder / name / "README.md", render_card(name, summary))
+        write_whole(folder / "zoo.json", json.dumps(summary, indent=2) + "\n")
     for name, row in summary["loss"].items():
         say(f"held-out loss of {name}: " + ", ".join(f"{domain} {loss:.3f}" for domain, loss in row.items()))
     weak = {domain: margin for domain, margin in summary["margin"].items() if margin < NEEDED_MARGIN}
