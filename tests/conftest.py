@@ -1,9 +1,16 @@
 """Shared fixtures: a tiny byte-level tokenizer and tiny random Llama folders, made once per session."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run; ULTRAFUSER_EXPLORE=1 draws new ones, to look for what nobody has thought of.
+settings.register_profile("steady", derandomize=True)
+if not os.environ.get("ULTRAFUSER_EXPLORE"):
+    settings.load_profile("steady")
 
 CORPUS = [
     "the quick brown fox jumps over the lazy dog and then it sleeps",

@@ -332,6 +332,8 @@ def test_what_is_dumped_is_read_back(data: Any) -> None:
 @given(text=st.text(max_size=60))
 @example(text="~0")
 @example(text="a\\0b")
+@example(text="?")
+@example(text="1: 2")
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_text_whatever_ends_in_a_traceback(text: str) -> None:
     for whole in (text, GOOD.replace("zoo:text", text), GOOD[: len(text) * 5] + text):

@@ -33,6 +33,11 @@ def parse_recipe(text: str, *, folder: Path | None = None, origin: str = "recipe
         raise RecipeError([Problem("", f"not valid YAML{column}: {error}", line=error.line)], origin) from None
     if not isinstance(data, dict):
         raise RecipeError([Problem("", "a recipe is a mapping of keys to values; see `ultrafuser init`")], origin)
+    odd = [key for key in data if not isinstance(key, str)]
+    if odd:
+        raise RecipeError(
+            [Problem("", f"{odd[0]!r} is no key of a recipe; a key is a word, written in quotes if need be")], origin
+        )
     try:
         recipe = Recipe(**data)
     except RecipeError as error:
