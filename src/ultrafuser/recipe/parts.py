@@ -143,6 +143,9 @@ class StageConfig(Strict):
     """Recompute activations in the backward pass: less memory, about a third more time."""
     logging_steps: Count = 10
     """Steps between log lines."""
+    stored_states: Literal["exact", "bfloat16"] | None = None
+    """With train: gate, run the specialists over the data once and learn from their stored hidden states: exact, or
+    bfloat16 for half the disk space; null runs them at every step."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "StageConfig":
@@ -155,5 +158,10 @@ class StageConfig(Strict):
         if self.warmup_steps >= self.steps:
             raise ValueError(
                 f"warmup_steps: {self.warmup_steps} leaves nothing of the stage's {self.steps} steps; lower it"
+            )
+        if self.stored_states is not None and self.train != "gate":
+            raise ValueError(
+                f"stored_states: {self.stored_states!r} given, but train: {self.train} changes the specialists, so their "
+                "hidden states do not stay; use train: gate, or remove stored_states"
             )
         return self
