@@ -9,7 +9,8 @@ import pytest
 
 from ultrafuser.cli import build_app, common
 
-VERBS = ("init", "check", "train", "generate", "chat", "explain", "add", "remove", "zoo", "demo", "eval", "lm-eval")
+VERBS = ("init", "check", "train", "specialise", "generate", "chat", "explain", "add", "remove", "zoo", "demo", "eval")
+VERBS += ("lm-eval",)
 HELPS = [[], *([verb] for verb in VERBS), ["zoo", "list"], ["zoo", "path"], ["zoo", "copy"], ["zoo", "build"]]
 LIGHT = """
 import contextlib, io, json, sys

@@ -62,7 +62,7 @@ def train(
     console = console if _is_main() else Console(quiet=True)
     bar = Progress(console)
     try:
-        with _told(console):
+        with told(console):
             result = train_recipe(
                 loaded,
                 resolve=resolve_source,
@@ -112,7 +112,7 @@ def _is_main() -> bool:
 
 
 @contextmanager
-def _told(console: Console) -> Iterator[None]:
+def told(console: Console) -> Iterator[None]:
     """Warnings of ours become lines on the console, above the bar; the libraries below are silent."""
     from ultrafuser.cli.opening import quiet_libraries
 

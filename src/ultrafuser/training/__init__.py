@@ -13,16 +13,19 @@ if TYPE_CHECKING:
     from ultrafuser.training.progress import Progress
     from ultrafuser.training.recipe_run import RecipeResult, build_model, train_recipe
     from ultrafuser.training.results import StageResult, TrainingResult
+    from ultrafuser.training.specialising import Adapter, Specialised, specialise
     from ultrafuser.training.stages import run_stages
     from ultrafuser.training.trainer import FuserTrainer, TrainingDiverged
 
 _HOME = {
+    "Adapter": "specialising",
     "ExampleLoss": "evaluation",
     "FuserTrainer": "trainer",
     "Material": "material",
     "Progress": "progress",
     "RecipeResult": "recipe_run",
     "ResponseLoss": "evaluation",
+    "Specialised": "specialising",
     "StageResult": "results",
     "TrainingDiverged": "trainer",
     "TrainingInterrupted": "callbacks",
@@ -33,16 +36,19 @@ _HOME = {
     "evaluate_response_loss": "evaluation",
     "load_material": "material",
     "run_stages": "stages",
+    "specialise": "specialising",
     "train_recipe": "recipe_run",
 }
 
 __all__ = [
+    "Adapter",
     "ExampleLoss",
     "FuserTrainer",
     "Material",
     "Progress",
     "RecipeResult",
     "ResponseLoss",
+    "Specialised",
     "StageResult",
     "TrainingDiverged",
     "TrainingInterrupted",
@@ -53,6 +59,7 @@ __all__ = [
     "evaluate_response_loss",
     "load_material",
     "run_stages",
+    "specialise",
     "train_recipe",
 ]
 

@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 WEIGHTS_FILE = "weights.safetensors"
+ADAPTER_MARK = ".lora_"  # in the names of PEFT's low-rank parameters
 # name -> (gate learns, specialists learn)
 TRAINABLE: dict[str, tuple[bool, bool]] = {"gate": (True, False), "all": (True, True), "specialists": (False, True)}
 
@@ -35,12 +36,16 @@ TRAINABLE: dict[str, tuple[bool, bool]] = {"gate": (True, False), "all": (True, 
 def select_trainable(model: Any, what: str) -> list[nn.Module]:
     """Lets the gate, all, or the specialists learn and freezes the rest; returns the frozen specialists.
 
+    Of a specialist with a low-rank adapter (PEFT), the adapter alone learns.
     Raises ValueError for an unknown choice and where nothing can learn.
     """
     gate_learns, specialists_learn = lookup(TRAINABLE, what, "train")
     model.gate.requires_grad_(gate_learns)
     for specialist in model.specialists:
-        specialist.requires_grad_(specialists_learn)
+        adapter = [parameter for name, parameter in specialist.named_parameters() if ADAPTER_MARK in name]
+        specialist.requires_grad_(specialists_learn and not adapter)
+        for parameter in adapter:
+            parameter.requires_grad_(specialists_learn)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"train: {what!r} leaves nothing to learn; choose one of {', '.join(TRAINABLE)}")
     return [] if specialists_learn else list(model.specialists)
