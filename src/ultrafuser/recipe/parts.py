@@ -144,8 +144,7 @@ class StageConfig(Strict):
     logging_steps: Count = 10
     """Steps between log lines."""
     stored_states: Literal["exact", "bfloat16"] | None = None
-    """With train: gate, run the specialists over the data once and learn from their stored hidden states: exact, or
-    bfloat16 for half the disk space; null runs them at every step."""
+    """With train: gate, run the specialists once and learn from their stored states: exact, or bfloat16 (half the space)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "StageConfig":
@@ -161,7 +160,7 @@ class StageConfig(Strict):
             )
         if self.stored_states is not None and self.train != "gate":
             raise ValueError(
-                f"stored_states: {self.stored_states!r} given, but train: {self.train} changes the specialists, so their "
-                "hidden states do not stay; use train: gate, or remove stored_states"
+                f"stored_states: {self.stored_states!r} given, but train: {self.train} changes the specialists, so "
+                "their hidden states do not stay; use train: gate, or remove stored_states"
             )
         return self
