@@ -16,14 +16,16 @@ class Reference:
         self.models = [AutoModelForCausalLM.from_pretrained(f, dtype=torch.float64) for f in folders]
         gate = {name: value.detach().double() for name, value in fused.gate.state_dict().items()}
         self.first, self.bias, self.second = gate["inner.weight"], gate["inner.bias"], gate["outer.weight"]
+        self.projections = [gate.get(f"projections.{j}.weight") for j in range(len(folders))]
 
     @torch.no_grad()
     def logits(self, sequences: Sequence[Sequence[int]], positions: Sequence[Sequence[int]], rule: str = "logits"):
         """Fused logits (K, V), weights (K, N) at `positions[j]` of `sequences[j]`, one unpadded sequence at a time."""
         scores, logits = [], []
-        for model, ids, where in zip(self.models, sequences, positions, strict=True):
+        for model, ids, where, projection in zip(self.models, sequences, positions, self.projections, strict=True):
             output = model(torch.tensor([list(ids)]), output_hidden_states=True)
             hidden = output.hidden_states[-1][0, list(where)]
+            hidden = hidden if projection is None else hidden @ projection.T
             scores.append((self.second @ (self.first @ hidden.T + self.bias[:, None]).clamp_min(0))[0])
             logits.append(output.logits[0, list(where)])
         weights = torch.stack(scores, dim=-1).softmax(-1)

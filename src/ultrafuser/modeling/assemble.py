@@ -181,6 +181,9 @@ def join(
     with no_init_weights():
         model = model_class(config, specialists=specialists)
     model.gate.to(specialists[0].device)
+    model.config.gate.pop("projection_size", None)
+    if model.gate.projection_size is not None:
+        model.config.gate["projection_size"] = model.gate.projection_size
     model.generation_config = GenerationConfig(
         bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
     )

@@ -60,7 +60,7 @@ def _recipe(config: UltraFuserConfig) -> str:
         specialists[name] = {"source": entry.get("id") or name, "template": template or None}
         if entry.get("revision"):
             specialists[name]["revision"] = entry["revision"]
-    gate = {key: value for key, value in config.gate.items() if key != "seed"}
+    gate = {key: value for key, value in config.gate.items() if key not in ("seed", "projection_size")}
     stages = publishable(config.gate_training.get("stages") or [])
     recipe = {"specialists": specialists, "gate": gate, "fusion": dict(config.fusion), "seed": config.gate["seed"]}
     recipe |= {"stages": stages} if stages else {}
@@ -130,6 +130,15 @@ def _specialists(config: UltraFuserConfig) -> str:
     return "\n".join(rows)
 
 
+def _projections(config: UltraFuserConfig) -> str:
+    """The sentence on specialists that the gate reads through a projection, or nothing."""
+    if not config.projected:
+        return ""
+    shown = ", ".join(f"{name} ({size})" for name, size in config.projected.items())
+    width = config.gate["projection_size"]
+    return f"The gate reads hidden states {width} wide; those of {shown} through a learned projection each.\n"
+
+
 def model_card(
     config: UltraFuserConfig, *, gate_only: bool = False, tags: Iterable[str] = (), repo_id: str | None = None
 ) -> str:
@@ -152,7 +161,7 @@ predictions are mixed (UltraFuser, Ding et al., ACL 2025). Made with `ultrafuser
 {_training(config)}
 
 Gate `{config.gate["type"]}`, fusion rule `{config.fusion["rule"]}`{f", the {top_k} largest weights" if top_k else ""}.
-
+{_projections(config)}
 ## Specialists
 
 {_specialists(config)}

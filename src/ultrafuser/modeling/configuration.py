@@ -17,7 +17,8 @@ class UltraFuserConfig(PreTrainedConfig):
             configuration objects: Transformers would treat objects as sub-models of its own kind.
         specialist_names: unique names, in order; the first is the canonical one, whose prompt is the visible one.
         templates: Jinja source of each specialist's chat template ("" where there is none).
-        gate: `{"type": "token" | "joint" | "constant", "seed": int, ...options of the gate}`.
+        gate: `{"type": "token" | "joint" | "constant", "seed": int, ...options of the gate}`; `projection_size` is
+            there only where the token gate projects specialists of another width to it.
         fusion: `{"rule": "logits" | "probabilities", "top_k": int | None}`.
         gate_training: `{"trained": bool, "stages": [...], "data": ..., "seed": ...}`, written by training.
         sources: per specialist `{"id", "revision", "sha256", "licence"}`; no local paths except in a gate-only
@@ -84,6 +85,13 @@ class UltraFuserConfig(PreTrainedConfig):
     def hidden_sizes(self) -> list[int]:
         """Width of each specialist's last hidden state."""
         return [config.get_text_config(decoder=True).hidden_size for config in self.specialist_configs]
+
+    @property
+    def projected(self) -> dict[str, int]:
+        """Hidden size of each specialist that the gate reads through a projection, by name."""
+        width = self.gate.get("projection_size")
+        sizes = zip(self.specialist_names, self.hidden_sizes, strict=True)
+        return {} if width is None else {name: size for name, size in sizes if size != width}
 
     @property
     def hidden_size(self) -> int:

@@ -17,9 +17,12 @@ HIDDEN_SIZE = 512
 """Width of the paper's gate network."""
 
 
-def _seed_linear(layer: nn.Linear, generator: torch.Generator) -> None:
-    """Uniform in +-1/sqrt(inputs), drawn on the CPU so that a seed gives the same weights on every device."""
-    bound = layer.in_features**-0.5
+def _seed_linear(layer: nn.Linear, generator: torch.Generator, variance_kept: bool = False) -> None:
+    """Uniform in +-1/sqrt(inputs), drawn on the CPU so that a seed gives the same weights on every device.
+
+    `variance_kept`: sqrt(3) times wider, so that outputs are of the inputs' scale.
+    """
+    bound = layer.in_features**-0.5 * (3**0.5 if variance_kept else 1)
     for parameter in (layer.weight, layer.bias):
         if parameter is not None:
             draw = torch.empty(parameter.shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator)
@@ -30,17 +33,16 @@ def _seed_linear(layer: nn.Linear, generator: torch.Generator) -> None:
 class Gate(nn.Module):
     """Base of all gates. `forward` takes N tensors (..., D_j) and gives gate logits (..., N) in float32."""
 
-    needs_equal_hidden_sizes = False
     serves_any_number = False
 
     def __init__(self, hidden_sizes: Sequence[int]) -> None:
         super().__init__()
         self.n_specialists = len(hidden_sizes)
-        if self.needs_equal_hidden_sizes and len(set(hidden_sizes)) > 1:
-            raise ValueError(
-                f"gate.type: this gate is shared by all specialists and needs one hidden size, found "
-                f"{list(hidden_sizes)}; use specialists of one width, or gate.type: joint or constant"
-            )
+
+    @property
+    def projection_size(self) -> int | None:
+        """Width that hidden states are projected to; None where the gate reads all of them as they are."""
+        return None
 
     def reset_parameters(self, seed: int) -> None:
         """Draw the initial weights from `seed`; the same seed gives the same weights everywhere."""
@@ -56,25 +58,53 @@ class TokenGate(Gate):
 
     Linear(D, hidden_size), ReLU, Linear(hidden_size, 1) without bias: a last bias would cancel in the softmax.
     Serves any number of specialists (Ding et al., ACL 2025, equation 1).
+
+    Where widths differ, D is `projection_size`, by default the smallest of them, and each specialist of another width
+    has a learned Linear(D_j, D) without bias of its own before the shared network; the others are read as they are.
     """
 
-    needs_equal_hidden_sizes = True
     serves_any_number = True
 
-    def __init__(self, hidden_sizes: Sequence[int], hidden_size: int = HIDDEN_SIZE) -> None:
+    def __init__(
+        self, hidden_sizes: Sequence[int], hidden_size: int = HIDDEN_SIZE, projection_size: int | None = None
+    ) -> None:
         super().__init__(hidden_sizes)
-        self.inner = nn.Linear(hidden_sizes[0], hidden_size)
+        width = min(hidden_sizes) if projection_size is None else projection_size
+        self.inner = nn.Linear(width, hidden_size)
         self.outer = nn.Linear(hidden_size, 1, bias=False)
+        self.projections = nn.ModuleDict(
+            {str(j): nn.Linear(size, width, bias=False) for j, size in enumerate(hidden_sizes) if size != width}
+        )
+
+    @property
+    def projection_size(self) -> int | None:
+        """See `Gate.projection_size`."""
+        return self.inner.in_features if self.projections else None
 
     def reset_parameters(self, seed: int) -> None:
-        """See `Gate.reset_parameters`."""
+        """See `Gate.reset_parameters`. The projections come last, so that the shared network's draw is the same."""
         generator = torch.Generator().manual_seed(seed)
         _seed_linear(self.inner, generator)
         _seed_linear(self.outer, generator)
+        for projection in self.projections.values():
+            assert isinstance(projection, nn.Linear)
+            _seed_linear(projection, generator, variance_kept=True)
+
+    def _read(self, hidden: torch.Tensor, j: int) -> torch.Tensor:
+        """Specialist j's hidden states at the shared network's width: (..., D_j) to (..., D)."""
+        hidden, key = hidden.to(self.inner.weight), str(j)
+        projection = self.projections[key] if key in self.projections else None  # noqa: SIM401
+        width = self.inner.in_features if projection is None else projection.in_features
+        if hidden.shape[-1] != width:
+            raise ValueError(
+                f"gate: hidden states of specialist {j} are {hidden.shape[-1]} wide, but this gate was built for "
+                f"{width}; build the gate for the specialists' hidden sizes"
+            )
+        return hidden if projection is None else projection(hidden)
 
     def forward(self, hidden_BTD: Sequence[torch.Tensor]) -> torch.Tensor:
-        """One scalar for each hidden state: (..., N)."""
-        hidden_BTND = torch.stack([hidden.to(self.inner.weight) for hidden in hidden_BTD], dim=-2)
+        """One scalar for each hidden state: (..., N). Raises ValueError for a width it was not built for."""
+        hidden_BTND = torch.stack([self._read(hidden, j) for j, hidden in enumerate(hidden_BTD)], dim=-2)
         return at_least_float32(self.outer(torch.relu(self.inner(hidden_BTND))).squeeze(-1))
 
 

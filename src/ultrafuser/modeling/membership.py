@@ -1,12 +1,13 @@
 """Adding a specialist to a fused model, and taking one away."""
 
 import copy
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ultrafuser.modeling import assemble
-from ultrafuser.modeling.gate import ConstantGate
+from ultrafuser.modeling.gate import ConstantGate, TokenGate
 from ultrafuser.modeling.specialists import describe
 from ultrafuser.modeling.vocabulary import check_tokens, tokenizer_of
 
@@ -27,9 +28,10 @@ def add_specialist(
 ) -> "UltraFuserForCausalLM":
     """A new fused model with one more specialist, sharing the old one's specialists (not copies).
 
-    A shared gate is kept as it is and serves the larger set; a constant gate gives the newcomer the mean logit; a joint
-    gate is drawn anew from its seed and counts as untrained. Raises ValueError for a name in use, another vocabulary or
-    width, or what `open_specialist` refuses.
+    A shared gate is kept as it is and serves the larger set, a newcomer of another width through an untrained
+    projection, with a warning; a constant gate gives the newcomer the mean logit; a joint gate is drawn anew from its
+    seed and counts as untrained. Raises ValueError for a name in use, another vocabulary, or what `open_specialist`
+    refuses.
     """
     if name in model.config.specialist_names:
         raise ValueError(f"specialists.{name}: there is a specialist of this name already; choose another name")
@@ -51,7 +53,17 @@ def add_specialist(
     config.specialist_names.append(name)
     config.templates.extend(assemble.find_templates([name], tokenizers, {name: template}))
     config.sources.append(assemble.provenance(opened[name]))
-    return _rejoin(model, config, [*range(model.n_specialists), None], opened[name].to(model.device), f"{name} added")
+    kept = [*range(model.n_specialists), None]
+    result = _rejoin(model, config, kept, opened[name].to(model.device), f"{name} added")
+    if name in result.config.projected and model.gate_is_trained:
+        width, size = result.config.projected[name], result.config.gate["projection_size"]
+        result.config.gate_training["changes"][-1] += f" (its projection for the gate, {width} to {size}, is untrained)"
+        warnings.warn(
+            f"specialists.{name}: hidden size {width}, so the gate reads it through a new, untrained projection to "
+            f"{size}; train the gate again",
+            stacklevel=2,
+        )
+    return result
 
 
 def _first_tokenizer(model: "UltraFuserForCausalLM") -> dict[str, Any]:
@@ -91,9 +103,18 @@ def _rejoin(
 ) -> "UltraFuserForCausalLM":
     """A fused model of the old specialists at `kept` and the newcomer (None in `kept`), with the gate carried over."""
     specialists = [newcomer if j is None else model.specialist(j) for j in kept]
+    if isinstance(model.gate, TokenGate):
+        config.gate["projection_size"] = model.gate.inner.in_features  # also where a smaller one comes, or it goes
     result = assemble.join(type(model), config, specialists)  # type: ignore[arg-type]
     result.generation_config = copy.deepcopy(model.generation_config)
-    if model.gate.serves_any_number:
+    if isinstance(model.gate, TokenGate) and isinstance(result.gate, TokenGate):
+        result.gate.reset_parameters(int(config.gate["seed"]))
+        result.gate.inner.load_state_dict(model.gate.inner.state_dict())
+        result.gate.outer.load_state_dict(model.gate.outer.state_dict())
+        for i, j in enumerate(kept):
+            if j is not None and str(j) in model.gate.projections:
+                result.gate.projections[str(i)].load_state_dict(model.gate.projections[str(j)].state_dict())
+    elif model.gate.serves_any_number:
         result.gate.load_state_dict(model.gate.state_dict())
     elif isinstance(model.gate, ConstantGate) and isinstance(result.gate, ConstantGate):
         old = model.gate.logits.detach()
