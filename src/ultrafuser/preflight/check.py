@@ -93,15 +93,13 @@ def _specialists(recipe: Recipe, resolve: Resolve, report: Report) -> tuple[list
 
 
 def _shapes(recipe: Recipe, facts: Sequence[Facts], report: Report) -> None:
-    """The shared gate reads hidden states of one width; 16-bit floats learn as bfloat16; soft-capped heads are slow."""
+    """The shared gate projects other widths; 16-bit floats learn as bfloat16; soft-capped heads are slow."""
     widths = {one.name: one.hidden_size for one in facts}
     if recipe.gate.type == "token" and len(set(widths.values())) > 1:
         shown = ", ".join(f"{name} {width}" for name, width in widths.items())
+        width = min(widths.values())
         report.add(
-            "error",
-            "gate.type",
-            f"'token' is one network for all specialists and needs one hidden size, found {shown}",
-            "use gate.type: joint, or specialists of one size",
+            "ok", "gate.type", f"hidden sizes differ ({shown}): the gate learns a projection to {width} for the others"
         )
     halves = [one.name for one in facts if number_format(recipe, one) == "float16"]
     if halves and any(stage.train != "gate" for stage in recipe.stages):
