@@ -83,8 +83,9 @@ class UltraFuserConfig(PreTrainedConfig):
 
     @property
     def hidden_sizes(self) -> list[int]:
-        """Width of each specialist's last hidden state."""
-        return [config.get_text_config(decoder=True).hidden_size for config in self.specialist_configs]
+        """Width of each specialist's last hidden state, which OPT may bring back to that of its embeddings."""
+        configs = [config.get_text_config(decoder=True) for config in self.specialist_configs]
+        return [getattr(config, "word_embed_proj_dim", None) or config.hidden_size for config in configs]
 
     @property
     def projected(self) -> dict[str, int]:
