@@ -1,7 +1,8 @@
 """Shared fixtures: a tiny byte-level tokenizer and tiny random Llama folders, made once per session."""
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import settings
 settings.register_profile("steady", derandomize=True)
 if not os.environ.get("ULTRAFUSER_EXPLORE"):
     settings.load_profile("steady")
+
+sys.path.insert(0, str(Path(__file__).parent))  # for gguf_writer, under pytest's importlib mode
 
 CORPUS = [
     "the quick brown fox jumps over the lazy dog and then it sleeps",
@@ -41,6 +44,14 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Converted copies of GGUF files go to a folder of this run, not to the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ULTRAFUSER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -149,3 +160,20 @@ def fused_model(specialist_folders, chat_templates):
     with torch.no_grad():
         model.gate.outer.weight.mul_(20)
     return model
+
+
+@pytest.fixture(scope="session")
+def make_gguf(make_llama, tiny_tokenizer) -> Callable:
+    """`make_gguf(path, seed=4, tie=False, **as write_gguf) -> path`: a tiny Llama as one GGUF file."""
+    pytest.importorskip("gguf")
+    from gguf_writer import write_gguf
+
+    return lambda path, seed=4, tie=False, **options: write_gguf(
+        path, make_llama(seed, tie=tie), tiny_tokenizer, **options
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(make_gguf, tmp_path_factory) -> Path:
+    """A tiny Llama with the chat template `code` as one GGUF file. Read only."""
+    return make_gguf(tmp_path_factory.mktemp("gguf") / "tiny-code.gguf", template=TEMPLATES["code"])

@@ -11,83 +11,14 @@ import torch
 from ultrafuser.cli.opening import open_fused
 from ultrafuser.generation import generate_batch
 from ultrafuser.generation.engine import stop_ids
+from ultrafuser.gguf import check_file
 from ultrafuser.modeling import UltraFuserForCausalLM, content_hash, open_specialist, save_fused
-from ultrafuser.modeling.gguf import check_file
 from ultrafuser.modeling.specialists import open_tokenizer, resolve
 from ultrafuser.templates import encode_prompt
 
-gguf = pytest.importorskip("gguf")
+pytest.importorskip("gguf")
 
 IDS = torch.tensor([[5, 17, 60, 200, 33, 8]])
-CONTROL, NORMAL = 3, 1  # kinds of tokens
-
-
-def permuted(weight, heads):
-    """Rows of a query or key projection in the order that llama.cpp keeps them in."""
-    return (
-        weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
-    )
-
-
-def tensors(model):
-    """The model's weights under their names in a GGUF file."""
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, model.config.num_hidden_layers)
-    for name, tensor in model.state_dict().items():
-        if name == "lm_head.weight" and model.config.tie_word_embeddings:
-            continue
-        if "q_proj" in name:
-            tensor = permuted(tensor, model.config.num_attention_heads)
-        if "k_proj" in name:
-            tensor = permuted(tensor, model.config.num_key_value_heads)
-        yield names.get_name(name, try_suffixes=(".weight",)), tensor.float().numpy()
-
-
-def write_gguf(path, model, tokenizer, *, template=None, architecture="llama", leave_out=(), end_of_turn=None):
-    """A Llama with a byte-level tokenizer as one GGUF file of float32 weights."""
-    config = model.config
-    writer = gguf.GGUFWriter(path, architecture)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_license("apache-2.0")
-    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1])
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list([end_of_turn if end_of_turn and token == "<pad>" else token for token, _ in vocabulary])
-    writer.add_token_types([CONTROL if index < 3 else NORMAL for _, index in vocabulary])
-    writer.add_token_merges([" ".join(pair) for pair in json.loads(tokenizer._tokenizer.to_str())["model"]["merges"]])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(1)
-    writer.add_pad_token_id(2)
-    if template is not None:
-        writer.add_chat_template(template)
-    for name, tensor in tensors(model):
-        if not name.startswith(tuple(leave_out)):
-            writer.add_tensor(name, tensor)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-@pytest.fixture(scope="module")
-def make_gguf(make_llama, tiny_tokenizer):
-    return lambda path, seed=4, tie=False, **options: write_gguf(
-        path, make_llama(seed, tie=tie), tiny_tokenizer, **options
-    )
-
-
-@pytest.fixture(scope="module")
-def tiny(make_gguf, chat_templates, tmp_path_factory):
-    """A tiny Llama as one file. Read only."""
-    return make_gguf(tmp_path_factory.mktemp("gguf") / "tiny-code.gguf", template=chat_templates["code"])
 
 
 @torch.no_grad()
@@ -106,8 +37,8 @@ def test_opens_as_the_model_it_was_made_from(make_gguf, make_llama, tmp_path, ti
     assert half.dtype == torch.bfloat16
 
 
-def test_its_tokenizer_is_the_one_it_was_made_with(tiny, tiny_tokenizer, chat_templates):
-    tokenizer = open_tokenizer(resolve(tiny))
+def test_its_tokenizer_is_the_one_it_was_made_with(tiny_gguf, tiny_tokenizer, chat_templates):
+    tokenizer = open_tokenizer(resolve(tiny_gguf))
     assert tokenizer.get_vocab() == tiny_tokenizer.get_vocab()
     for text in ("the quick brown fox", " def add(a, b):\n    return a + b</s>", "12  plus\t30 é"):
         assert tokenizer(text)["input_ids"] == tiny_tokenizer(text)["input_ids"]
@@ -115,8 +46,8 @@ def test_its_tokenizer_is_the_one_it_was_made_with(tiny, tiny_tokenizer, chat_te
     assert tokenizer.chat_template == chat_templates["code"]
 
 
-def test_a_file_is_a_model_that_speaks(tiny, specialist_folders, make_llama, tiny_tokenizer, chat_templates):
-    opened = open_fused(str(tiny), device="cpu")
+def test_a_file_is_a_model_that_speaks(tiny_gguf, specialist_folders, make_llama, tiny_tokenizer, chat_templates):
+    opened = open_fused(str(tiny_gguf), device="cpu")
     assert opened.names == ["tiny-code"]
     assert opened.model.config.templates == [chat_templates["code"]]
     plain = UltraFuserForCausalLM.from_specialists({"m": make_llama(4)}, templates=[chat_templates["code"]])
@@ -127,8 +58,8 @@ def test_a_file_is_a_model_that_speaks(tiny, specialist_folders, make_llama, tin
     assert len(found.text) > 5
 
 
-def test_every_token_that_ends_an_answer_is_known(make_gguf, tiny, tmp_path):
-    opened = open_fused(str(tiny), device="cpu")
+def test_every_token_that_ends_an_answer_is_known(make_gguf, tiny_gguf, tmp_path):
+    opened = open_fused(str(tiny_gguf), device="cpu")
     assert stop_ids(opened.model, opened.tokenizer) == [1]
     chatty = make_gguf(tmp_path / "chat.gguf", end_of_turn="<|im_end|>")
     opened = open_fused(str(chatty), device="cpu")
@@ -162,34 +93,34 @@ def test_a_base_model_is_opened_as_its_tokenizer_opens_texts(make_specialist_fol
     assert ids.count(0) == opens
 
 
-def test_what_lies_beside_it_is_not_taken_for_its_own(tiny, make_specialist_folder, make_llama, tmp_path):
+def test_what_lies_beside_it_is_not_taken_for_its_own(tiny_gguf, make_specialist_folder, make_llama, tmp_path):
     folder = make_specialist_folder(tmp_path / "other", 9, template="{{ 'another' }}", hidden=32)
     (folder / "adapter_config.json").write_text("{}", encoding="utf-8")
-    beside = Path(shutil.copy(tiny, folder / "beside.gguf"))
+    beside = Path(shutil.copy(tiny_gguf, folder / "beside.gguf"))
     torch.testing.assert_close(logits(open_specialist(beside)), logits(make_llama(4)), rtol=1e-5, atol=1e-5)
     assert "[INST]" in open_tokenizer(resolve(beside)).chat_template
 
 
-def test_fused_with_folders_saved_and_opened_again(tiny, specialist_folders, tiny_tokenizer, tmp_path):
-    sources = {"text": specialist_folders["text"], "code": tiny}
+def test_fused_with_folders_saved_and_opened_again(tiny_gguf, specialist_folders, tiny_tokenizer, tmp_path):
+    sources = {"text": specialist_folders["text"], "code": tiny_gguf}
     fused = UltraFuserForCausalLM.from_specialists(sources)
     assert fused.config.sources[1]["licence"] == "apache-2.0"
     for name, options in (("whole", {}), ("gate", {"gate_only": True})):
         save_fused(fused, tiny_tokenizer, tmp_path / name, **options)
         again = UltraFuserForCausalLM.from_pretrained(tmp_path / name)
         torch.testing.assert_close(logits(again), logits(fused), rtol=0, atol=0)
-        assert again.config.sources[1]["sha256"] == content_hash(tiny)
-    assert str(tiny.parent) not in (tmp_path / "whole" / "config.json").read_text(encoding="utf-8")
+        assert again.config.sources[1]["sha256"] == content_hash(tiny_gguf)
+    assert str(tiny_gguf.parent) not in (tmp_path / "whole" / "config.json").read_text(encoding="utf-8")
 
 
-def test_a_gate_refuses_another_file_in_its_place(tiny, make_gguf, specialist_folders, tiny_tokenizer, tmp_path):
-    mine = Path(shutil.copy(tiny, tmp_path / "mine.gguf"))
+def test_a_gate_refuses_another_file_in_its_place(tiny_gguf, make_gguf, specialist_folders, tiny_tokenizer, tmp_path):
+    mine = Path(shutil.copy(tiny_gguf, tmp_path / "mine.gguf"))
     fused = UltraFuserForCausalLM.from_specialists({"text": specialist_folders["text"], "code": mine})
     save_fused(fused, tiny_tokenizer, tmp_path / "gate", gate_only=True)
     make_gguf(mine, seed=5)
     with pytest.raises(ValueError, match=r"specialists\.code: the weights in .*mine\.gguf' have SHA-256"):
         UltraFuserForCausalLM.from_pretrained(tmp_path / "gate")
-    moved = {"code": tiny}
+    moved = {"code": tiny_gguf}
     again = UltraFuserForCausalLM.from_pretrained(tmp_path / "gate", specialist_paths=moved)
     torch.testing.assert_close(logits(again), logits(fused), rtol=0, atol=0)
 
@@ -205,22 +136,22 @@ def test_a_gate_refuses_another_file_in_its_place(tiny, make_gguf, specialist_fo
         (lambda raw: b"", "is no GGUF file"),
     ],
 )
-def test_damaged_files_are_named_before_anything_is_loaded(tiny, tmp_path, damage, message):
+def test_damaged_files_are_named_before_anything_is_loaded(tiny_gguf, tmp_path, damage, message):
     broken = tmp_path / "broken.gguf"
-    broken.write_bytes(damage(tiny.read_bytes()))
+    broken.write_bytes(damage(tiny_gguf.read_bytes()))
     with pytest.raises(ValueError, match=rf"specialists\.code: '.*broken\.gguf' {message}"):
         open_specialist(broken, field="specialists.code")
 
 
-def test_other_mistakes_are_named(tiny, make_gguf, tmp_path, monkeypatch):
+def test_other_mistakes_are_named(tiny_gguf, make_gguf, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"MODEL: file '.*none\.gguf' does not exist"):
         open_fused(str(tmp_path / "none.gguf"))
     with pytest.raises(ValueError, match=r"source: file 'owner/none\.gguf' does not exist"):
         open_specialist("owner/none.gguf")
     with pytest.raises(ValueError, match=r"revision 'main' goes with a Hub id, but .* is a file"):
-        open_specialist(tiny, "main")
+        open_specialist(tiny_gguf, "main")
     with pytest.raises(ValueError, match=r"only: 'cod' is not .*tiny-code"):
-        open_fused(str(tiny), only="cod")
+        open_fused(str(tiny_gguf), only="cod")
     with pytest.raises(
         ValueError, match=r"source: .* holds architecture 'clipper', which this version of Transformers"
     ):
@@ -229,7 +160,7 @@ def test_other_mistakes_are_named(tiny, make_gguf, tmp_path, monkeypatch):
         open_specialist(make_gguf(tmp_path / "partial.gguf", leave_out=["blk.1."]))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="is a GGUF file, which needs the package gguf; pip install"):
-        check_file(tiny, "source")
+        check_file(tiny_gguf, "source")
 
 
 REAL = Path(os.environ.get("ULTRAFUSER_REAL_MODELS", "")) / "coder-0.5b.gguf"

@@ -17,7 +17,8 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
-from ultrafuser.modeling import gguf
+from ultrafuser import gguf
+from ultrafuser.modeling.gguf_cache import copy_or_model
 from ultrafuser.modeling.hashing import content_hash, weight_files
 
 __all__ = ["Origin", "content_hash", "is_folder_like", "open_specialist", "open_tokenizer", "resolve"]
@@ -94,7 +95,8 @@ def _from_hub(name: str, revision: str | None, field: str) -> Origin:
 def read_config(folder: Path, field: str) -> PreTrainedConfig:
     """The configuration in a folder or GGUF file. Raises ValueError where there is none, it is broken or unknown."""
     if folder.is_file():
-        return gguf.open_config(folder, field)
+        gguf.check_file(folder, field)
+        return gguf.open_config(folder, field, gguf.find_copy(folder))
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"{field}: folder {str(folder)!r} has no config.json; it does not hold a Transformers model")
@@ -159,7 +161,8 @@ def open_specialist(
 ) -> PreTrainedModel:
     """Load a causal LM from a folder, a GGUF file or the Hub, in its own number format unless `dtype` says otherwise.
 
-    A GGUF file's quantised weights are unpacked, to float32 where no `dtype` is named. Raises ValueError naming `field`
+    A GGUF file's quantised weights are unpacked, to float32 where no `dtype` is named, and kept so in the cache for the
+    next time. Raises ValueError naming `field`
     where it does not exist, is not a causal LM, or has broken or incomplete weights.
     """
     origin = resolve(source, revision, field)
@@ -167,12 +170,22 @@ def open_specialist(
     config = read_config(origin.path, field)
     check_causal(config, field)
     if origin.file is not None:
-        model = gguf.open_weights(origin.path, config, dtype, field, **options)
+        model = _open_file(origin.path, config, dtype, field, options)
     else:
         model = _open_folder(origin.folder, config, dtype, field, options)
     model.config._name_or_path = origin.hub_id or str(origin.path)
     model.ultrafuser_origin = origin
     return model.to(device) if device is not None else model
+
+
+def _open_file(
+    path: Path, config: PreTrainedConfig, dtype: torch.dtype | str | None, field: str, options: dict[str, Any]
+) -> PreTrainedModel:
+    """The model of a GGUF file, from its converted copy; where none can be kept, from the file."""
+    kept = copy_or_model(path, config, field, **options)
+    if isinstance(kept, Path):
+        return _open_folder(kept, read_config(kept, field), dtype, field, options)
+    return kept if dtype in (None, "auto") else kept.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
 
 
 def _open_folder(
@@ -197,7 +210,8 @@ def _open_folder(
 def open_tokenizer(origin: Origin, field: str = "tokenizer") -> Any:
     """The tokenizer of a model: in its GGUF file, or beside its weights. Raises ValueError where there is none."""
     if origin.file is not None:
-        return gguf.open_tokenizer(origin.path, field)
+        gguf.check_file(origin.path, field)
+        return gguf.open_tokenizer(origin.path, field, gguf.find_copy(origin.path))
     try:
         return AutoTokenizer.from_pretrained(origin.folder, trust_remote_code=False)
     except (ValueError, OSError, KeyError, ImportError) as error:

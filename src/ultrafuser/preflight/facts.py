@@ -1,4 +1,4 @@
-"""What one specialist is, from its configuration, its tokenizer and its safetensors headers."""
+"""What one specialist is, from its configuration, its tokenizer and the headers of its weights."""
 
 import json
 from dataclasses import dataclass
@@ -6,9 +6,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ultrafuser import gguf
 from ultrafuser.preflight.headers import BYTES, Tensor, main_dtype
 from ultrafuser.preflight.licences import Licence, read_licence
-from ultrafuser.preflight.sources import Located, SourceError
+from ultrafuser.preflight.sources import Located, SourceError, told
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,13 @@ class Facts:
 
 def read_facts(name: str, located: Located) -> Facts:
     """The facts of a specialist. Raises SourceError for what is not a usable causal language model."""
-    raw = _json(located.folder / "config.json")
-    architecture, model_type = check_causal(raw)
-    config = _text_config(located.folder, model_type)
+    small = _read_folder(located.folder) if located.file is None else _read_gguf(located.file)
+    config = small.config
     rows = int(config.vocab_size)
     facts = Facts(
         name=name,
-        architecture=architecture,
-        model_type=model_type,
+        architecture=small.architecture,
+        model_type=small.model_type,
         hidden_size=int(config.hidden_size),
         layers=int(config.num_hidden_layers),
         inner_size=int(getattr(config, "intermediate_size", None) or 4 * config.hidden_size),
@@ -72,18 +72,62 @@ def read_facts(name: str, located: Located) -> Facts:
         tied=bool(getattr(config, "tie_word_embeddings", False)),
         parameters=_parameters(located.tensors) if located.tensors else None,
         weight_bytes=_bytes(located.tensors) if located.tensors else None,
-        dtype=main_dtype(located.tensors.values())
-        if located.tensors
-        else str(raw.get("dtype") or raw.get("torch_dtype")),
-        config_eos=_config_eos(located.folder, raw),
+        dtype=main_dtype(located.tensors.values()) if located.tensors else small.dtype,
+        config_eos=small.config_eos,
         soft_cap=getattr(config, "final_logit_softcapping", None),
-        licence=read_licence(located.folder),
-        tokenizer=open_tokenizer(located.folder),
+        licence=small.licence,
+        tokenizer=small.tokenizer,
         commit=located.commit,
     )
     if located.tensors:
-        _check_weights(facts, located.tensors)
+        _check_weights(facts, located.tensors, "config.json" if located.file is None else located.file.name)
     return facts
+
+
+@dataclass(frozen=True)
+class _Small:
+    """What the small files of a folder say, or the metadata of a GGUF file."""
+
+    architecture: str
+    model_type: str
+    config: Any
+    dtype: str
+    config_eos: tuple[int, ...]
+    licence: Licence
+    tokenizer: Any
+
+
+def _read_folder(folder: Path) -> _Small:
+    raw = _json(folder / "config.json")
+    architecture, model_type = check_causal(raw)
+    return _Small(
+        architecture,
+        model_type,
+        _text_config(folder, model_type),
+        str(raw.get("dtype") or raw.get("torch_dtype")),
+        _config_eos(folder, raw),
+        read_licence(folder),
+        open_tokenizer(folder),
+    )
+
+
+def _read_gguf(file: Path) -> _Small:
+    """The same of a GGUF file: out of its converted copy where one is known, since the file itself takes seconds."""
+    copy = gguf.known_copy(file)
+    try:
+        config = gguf.open_config(file, "source", copy)
+        architecture, model_type = check_causal({**config.to_dict(), "architectures": config.architectures})
+        tokenizer = gguf.open_tokenizer(file, "source", copy)
+        ends = gguf.end_ids(file, config.eos_token_id, tokenizer, "source")
+    except SourceError:
+        raise
+    except ValueError as error:
+        raise told(error) from None
+    found = gguf.licence(file)
+    licence = Licence((found.lower(),) if found else (), file.name if found else f"{file.name}, which names none")
+    return _Small(
+        architecture, model_type, config.get_text_config(decoder=True), "float32", tuple(ends), licence, tokenizer
+    )
 
 
 def check_causal(raw: dict[str, Any]) -> tuple[str, str]:
@@ -183,20 +227,20 @@ def _config_eos(folder: Path, raw: dict[str, Any]) -> tuple[int, ...]:
     return tuple(entry for entry in values if isinstance(entry, int))
 
 
-def _check_weights(facts: Facts, tensors: dict[str, Tensor]) -> None:
-    """Weights against configuration: the embedding has the right rows, and no layer is missing."""
+def _check_weights(facts: Facts, tensors: dict[str, Tensor], where: str) -> None:
+    """Weights against the configuration in `where`: the embedding has the right rows, and no layer is missing."""
     tables = [t for name, t in tensors.items() if len(t.shape) == 2 and ("embed" in name or "wte" in name)]
     wide = [t for t in tables if t.shape[1] == facts.hidden_size]
     if wide and not any(table.shape[0] == facts.vocab_rows for table in wide):
         raise SourceError(
-            f"config.json says {facts.vocab_rows} rows of vocabulary, the weights have {wide[0].shape[0]}",
-            "set vocab_size in config.json to what the weights have",
+            f"{where} says {facts.vocab_rows} rows of vocabulary, the weights have {wide[0].shape[0]}",
+            f"set vocab_size in {where} to what the weights have",
         )
     found = _layers_found(tensors)
     missing = [i for i in range(facts.layers) if i not in found]
     if found and missing:
         raise SourceError(
-            f"config.json says {facts.layers} layers, the weights of layer {missing[0]} are missing",
+            f"{where} says {facts.layers} layers, the weights of layer {missing[0]} are missing",
             "copy or download the model again",
         )
 

@@ -1,7 +1,7 @@
-"""Reading safetensors headers: names, shapes and number formats of the weights, without the weights.
+"""Reading headers of safetensors and GGUF files: names, shapes and formats of the weights, without the weights.
 
-Format: 8 bytes little-endian length, then that much JSON, then the bytes of the tensors. A file cut short by a broken
-download is found by comparing the offsets in the header with the size of the file.
+Format of safetensors: 8 bytes little-endian length, then that much JSON, then the bytes of the tensors. A file cut
+short by a broken download is found by comparing the offsets in the header with the size of the file.
 """
 
 import json
@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from ultrafuser import gguf
 
 MAX_HEADER = 100_000_000  # bytes, the limit of the safetensors library
 INDEX = "model.safetensors.index.json"
@@ -92,6 +94,20 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
     if (folder / SINGLE).is_file():
         return read_header(folder / SINGLE)
     raise FileNotFoundError(f"{folder} has neither {SINGLE} nor {INDEX}")
+
+
+def read_gguf(file: Path) -> dict[str, Tensor]:
+    """Tensors of a GGUF file in float32, which is what they are unpacked to, with layers and embedding named as
+    Transformers names them.
+
+    Raises ValueError for what is no GGUF file, is cut off, or cannot be unpacked because the package is missing.
+    """
+    tensors = {}
+    for name, shape in gguf.read_header(file, "source").shapes.items():
+        if not name.startswith("rope_"):  # tables, not weights
+            full = name.replace("blk.", "model.layers.", 1).replace("token_embd.", "model.embed_tokens.", 1)
+            tensors[full] = Tensor("F32", shape)
+    return tensors
 
 
 def _read_shards(folder: Path, index: Path) -> dict[str, Tensor]:

@@ -1,11 +1,12 @@
-"""Where a specialist lies: a local folder, a shipped model, or a Hub repository (of which the small files are read)."""
+"""Where a specialist lies: a folder, a GGUF file, a shipped model, or a Hub repository (its small files are read)."""
 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ultrafuser.preflight.headers import Tensor, read_folder
+from ultrafuser.gguf import is_gguf
+from ultrafuser.preflight.headers import Tensor, read_folder, read_gguf
 from ultrafuser.recipe import SpecialistSource
 
 HUB_SECONDS = 5.0
@@ -31,6 +32,7 @@ class Located:
     warning: str = ""  # why the headers are not known, when they are not
     commit: str | None = None  # of a Hub model
     weights_here: bool = True  # False: still to be downloaded
+    file: Path | None = None  # the GGUF file in the folder that is the whole model
 
 
 def locate(spec: SpecialistSource, resolve: Resolve) -> Located:
@@ -41,6 +43,8 @@ def locate(spec: SpecialistSource, resolve: Resolve) -> Located:
         folder = Path(os.path.expanduser(resolve(spec.source)))
     except (ValueError, OSError) as error:
         raise SourceError(str(error)) from None
+    if is_gguf(folder) and not folder.is_dir():
+        return _gguf(folder)
     _check_folder(folder, spec.source)
     try:
         return Located(folder, read_folder(folder))
@@ -52,13 +56,24 @@ def locate(spec: SpecialistSource, resolve: Resolve) -> Located:
         ) from None
 
 
+def _gguf(file: Path) -> Located:
+    if not file.is_file():
+        raise SourceError(f"the file {file} does not exist", "correct the path")
+    try:
+        return Located(file.parent, read_gguf(file), file=file)
+    except (ValueError, OSError) as error:
+        raise told(error) from None
+
+
+def told(error: Exception) -> SourceError:
+    """An error of `ultrafuser.gguf`, "source: what is wrong; how to mend it", as one of this check."""
+    message, _, fix = str(error).removeprefix("source: ").rpartition("; ")
+    return SourceError(message, fix) if message else SourceError(fix)
+
+
 def _check_folder(folder: Path, written: str) -> None:
     if folder.is_file():
-        fix = "give the folder that holds config.json and the safetensors files"
-        if folder.suffix == ".gguf":
-            fix = (
-                "open it with AutoModelForCausalLM.from_pretrained(..., gguf_file=...) and save that as a folder first"
-            )
+        fix = "give a .gguf file, or the folder that holds config.json and the safetensors files"
         raise SourceError(f"{folder} is a file, not a folder with a model", fix)
     if not folder.is_dir():
         fix = "correct the path"

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from ultrafuser.recipe.paths import HUB_ID, has_scheme, is_hub_model
+from ultrafuser.recipe.paths import HUB_ID, has_scheme, is_gguf_path, is_hub_model
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Count = Annotated[int, Field(ge=1)]
@@ -29,7 +29,7 @@ class SpecialistSource(Strict):
     """One specialist: a complete causal language model and the prompt template that it was trained with."""
 
     source: Annotated[str, Field(min_length=1)]
-    """A local folder, zoo:NAME for a shipped model, or, with a revision, the id of a model on the Hub (owner/name)."""
+    """A local folder or .gguf file, zoo:NAME for a shipped model, or with a revision a Hub model's id (owner/name)."""
     revision: str | None = None
     """Branch, tag or commit of a Hub model (main, or better a commit: it makes the recipe repeatable)."""
     template: str | None = None
@@ -41,6 +41,8 @@ class SpecialistSource(Strict):
     def _source_and_revision(self) -> "SpecialistSource":
         if self.revision is not None and has_scheme(self.source):
             raise ValueError(f"revision: {self.revision!r} given for {self.source!r}, which has none; remove it")
+        if self.revision is not None and is_gguf_path(self.source):
+            raise ValueError(f"revision: {self.revision!r} given for the file {self.source!r}; remove it")
         if self.revision is not None and not HUB_ID.fullmatch(self.source):
             raise ValueError(
                 f"source: {self.source!r} is not the id of a Hub model (owner/name); for a folder, remove the revision"
@@ -144,7 +146,7 @@ class StageConfig(Strict):
     logging_steps: Count = 10
     """Steps between log lines."""
     stored_states: Literal["exact", "bfloat16"] | None = None
-    """With train: gate, run the specialists once and learn from their stored states: exact, or bfloat16 (half the space)."""
+    """With train: gate: run the specialists once, learn from their stored states, exact or bfloat16 (half the size)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "StageConfig":

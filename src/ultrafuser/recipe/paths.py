@@ -13,6 +13,11 @@ def has_scheme(source: str) -> bool:
     return _SCHEME.match(source) is not None
 
 
+def is_gguf_path(source: str) -> bool:
+    """Whether a specialist's source is a GGUF file: a path that ends in .gguf."""
+    return source.endswith(".gguf") and not has_scheme(source)
+
+
 def is_hub_model(source: str, revision: str | None) -> bool:
     """Whether a specialist's source is the id of a Hub model: it is exactly when a revision is given.
 

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import torch
 from accelerate import PartialState
-from transformers import AutoTokenizer, TrainerCallback
+from transformers import TrainerCallback
 
 from ultrafuser.modeling import UltraFuserForCausalLM, save_fused
-from ultrafuser.modeling.specialists import open_specialist
-from ultrafuser.modeling.specialists import resolve as find_folder
+from ultrafuser.modeling.specialists import open_specialist, open_tokenizer
+from ultrafuser.modeling.specialists import resolve as find_origin
 from ultrafuser.recipe import Recipe
 from ultrafuser.training.evaluation import evaluate_many, evaluate_response_loss
 from ultrafuser.training.material import Material, load_material
@@ -128,11 +128,12 @@ def _refuse_learning_specialists(recipe: Recipe) -> None:
 def build_model(recipe: Recipe, resolve: Resolve = str) -> tuple[Any, Any]:
     """The fused model of a recipe, gate untrained, on the recipe's device, and its tokenizer."""
     sources: dict[str, Any] = {}
-    folders = {}
+    origins = {}
     for name, spec in recipe.specialists.items():
         sources[name] = spec.source if spec.is_hub else resolve(spec.source)
-        folders[name] = find_folder(sources[name], spec.revision, f"specialists.{name}.source").folder
-    tokenizer = AutoTokenizer.from_pretrained(folders[recipe.tokenizer_name])
+        origins[name] = find_origin(sources[name], spec.revision, f"specialists.{name}.source")
+    canonical = recipe.tokenizer_name
+    tokenizer = open_tokenizer(origins[canonical], f"specialists.{canonical}.source")
     dtype: str | None = recipe.dtype
     if any(spec.dtype is not None for spec in recipe.specialists.values()):
         for name, spec in recipe.specialists.items():
