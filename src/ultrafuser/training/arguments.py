@@ -29,13 +29,19 @@ def half_precision_specialists(model: Any) -> dict[int, torch.dtype]:
 
 
 def check_stage(stage: StageConfig, n_categories: int, formats: set[torch.dtype], on_cpu: bool) -> None:
-    """Raises ValueError when the optimiser batch cannot be cut into equal parts, or float16 cannot be trained here."""
+    """Raises ValueError when the optimiser batch cannot be cut into equal parts, float16 cannot be trained here, or
+    several processes are to learn from stored states."""
     chunks = stage.accumulation * world_size()
     examples = stage.examples_per_category * n_categories
     if examples % chunks:
         raise ValueError(
             f"stages.{stage.name}: {examples} examples per batch cannot be cut into equal parts by accumulation "
             f"{stage.accumulation} x {world_size()} processes; change examples_per_category or accumulation"
+        )
+    if stage.stored_states is not None and world_size() > 1:
+        raise ValueError(
+            f"stages.{stage.name}.stored_states: learns in one process, {world_size()} were started; start one, or "
+            "remove stored_states"
         )
     if stage.train != "gate" and torch.float16 in formats and (on_cpu or torch.bfloat16 in formats):
         raise ValueError("dtype: float16 learns on a GPU only, and not beside bfloat16; use bfloat16 or float32")
@@ -45,9 +51,10 @@ def micro_batches(stage: StageConfig, examples: int, on_cpu: bool) -> int:
     """Micro-batches per process that an optimiser batch of so many examples is read in.
 
     That is the stage's accumulation, except on one CPU process left to itself (accumulation 1): there up to four parts,
-    each of like lengths, save a third of the time in padding. The sum of their gradients is the same.
+    each of like lengths, save a third of the time in padding. The sum of their gradients is the same. Stored states
+    have no padding.
     """
-    if stage.accumulation > 1 or not on_cpu or world_size() > 1:
+    if stage.accumulation > 1 or stage.stored_states is not None or not on_cpu or world_size() > 1:
         return stage.accumulation
     return max(
         parts

@@ -17,8 +17,9 @@ from ultrafuser.data.collator import IGNORE
 from ultrafuser.modeling.gate import normalise
 from ultrafuser.modeling.inputs import forced_weights
 from ultrafuser.modeling.loss import response_loss
+from ultrafuser.training.stored import StoredCollator, StoredStates, fused_from_states
 
-__all__ = ["ExampleLoss", "ResponseLoss", "evaluate_many", "evaluate_response_loss"]
+__all__ = ["ExampleLoss", "ResponseLoss", "evaluate_many", "evaluate_response_loss", "evaluate_stored"]
 
 Weighting = Sequence[float] | torch.Tensor | None
 Progress = Callable[[int, int], None]
@@ -121,6 +122,28 @@ def evaluate_many(
         name: ResponseLoss([e for e in examples if e is not None], dataset.categories, names)
         for name, examples in found.items()
     }
+
+
+@torch.no_grad()
+def evaluate_stored(model: Any, stored: StoredStates, *, batch_size: int = 16) -> ResponseLoss:
+    """`evaluate_response_loss` of the gate from the stored states of a data set, without running the specialists."""
+    dataset, collator = stored.dataset, StoredCollator(stored)
+    found: list[ExampleLoss] = []
+    was_training = model.gate.training
+    model.gate.eval()
+    try:
+        for start in range(0, len(dataset), batch_size):
+            pairs = [stored[index] for index in range(start, min(start + batch_size, len(dataset)))]
+            batch = collator(pairs)
+            labels_BR = batch["labels"].to(model.device)
+            output = fused_from_states(model, [states.to(model.device) for states in batch["hidden"]], labels_BR)
+            rows = _rows(output.token_loss, output.gate_weights, labels_BR != IGNORE)
+            for (_, example), row in zip(pairs, rows, strict=True):
+                category = dataset.categories[example.category]
+                found.append(ExampleLoss(example.id, category, row[0], int(row[1]), tuple(row[2:])))
+    finally:
+        model.gate.train(was_training)
+    return ResponseLoss(found, dataset.categories, list(model.config.specialist_names))
 
 
 @torch.no_grad()

@@ -92,6 +92,7 @@ def train_recipe(
         keep=keep,
         recipe=_fingerprint(recipe),
         before_stages=measure_parts,
+        say=say,
     )
     found = RecipeResult(str(output), list(model.config.specialist_names), material.as_dict(), result, before)
     if material.heldout is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,10 +25,13 @@ from ultrafuser.training.callbacks import Flow, Recorder, StopRequest, TrainingI
 from ultrafuser.training.history import History, TensorBoard
 from ultrafuser.training.parameters import select_trainable
 from ultrafuser.training.results import StageResult, losses_by_domain
+from ultrafuser.training.stored import StageStates, bytes_needed, store_states
 from ultrafuser.training.trainer import FuserTrainer, validation_metrics
 from ultrafuser.training.work import BEST, HISTORY_FILE, StageFolder
 
 __all__ = ["Run"]
+
+SECONDS_BETWEEN = 30  # lines that say how far the storing of hidden states is
 
 
 @dataclass
@@ -47,6 +50,8 @@ class Run:
     keep: Literal["last", "best"]
     eval_batch_size: int
     tensorboard: bool
+    states: Path
+    say: Callable[[str], None]
 
     def __post_init__(self) -> None:
         self.stop = StopRequest()
@@ -78,9 +83,10 @@ class Run:
         first_step = sum(earlier.steps for earlier in self.stages[:place])
         with self._board(first_step + folder.step() + 1) as board:
             recorder = Recorder(stage.name, history, board, first_step, watch=self.forced is None)
+            stored = self._stored(stage)
             if before is None and self.validation is not None:
-                before = self._measured_before(stage, history, recorder)
-            trainer = self._trainer(place, recorder)
+                before = self._measured_before(stage, history, recorder, stored)
+            trainer = self._trainer(place, recorder, stored)
             with _checkpointing(self.model, stage.gradient_checkpointing):
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
@@ -96,7 +102,26 @@ class Run:
         PartialState().wait_for_everyone()
         return {**asdict(result), "weights": weights}
 
-    def _trainer(self, place: int, recorder: Recorder) -> FuserTrainer:
+    def _stored(self, stage: StageConfig) -> StageStates | None:
+        """The states that the stage learns from, computed where they are not there yet; None where it wants none."""
+        form = stage.stored_states
+        if form is None:
+            return None
+        sets = [dataset for dataset in (self.train, self.validation) if dataset is not None]
+        needed = sum(bytes_needed(self.model, dataset, form) for dataset in sets)
+        tokens = sum(sum(dataset.response_tokens().values()) for dataset in sets)
+        self.say(f"hidden states of {tokens:,} response tokens: {needed / 1e6:,.1f} MB in {self.states}")
+        found = [store_states(self.model, d, self.states, form=form, progress=self._told) for d in sets]
+        return StageStates(found[0], found[1] if len(found) > 1 else None)
+
+    def _told(self, done: int, total: int) -> None:
+        if done == total or time.perf_counter() - self._told_at > SECONDS_BETWEEN:
+            self._told_at = time.perf_counter()
+            self.say(f"hidden states of {done:,} of {total:,} conversations stored")
+
+    _told_at = 0.0
+
+    def _trainer(self, place: int, recorder: Recorder, stored: StageStates | None) -> FuserTrainer:
         select_trainable(self.model, self.stages[place].train)
         return FuserTrainer(
             self.model,
@@ -109,14 +134,18 @@ class Run:
             callbacks=[Flow(self.stop), recorder, *self.callbacks],
             forced_gate_weights=self.forced,
             eval_batch_size=self.eval_batch_size,
+            stored=stored,
         )
 
-    def _measured_before(self, stage: StageConfig, history: History, recorder: Recorder) -> dict[str, float]:
+    def _measured_before(
+        self, stage: StageConfig, history: History, recorder: Recorder, stored: StageStates | None
+    ) -> dict[str, float]:
         known = [entry for entry in history.of(stage.name) if entry["step"] == 0 and "eval_loss" in entry]
         if known:
             return losses_by_domain(known[0])
         assert self.validation is not None
-        metrics = validation_metrics(self.model, self.validation, self.forced, self.eval_batch_size)
+        states = stored.validation if stored is not None else None
+        metrics = validation_metrics(self.model, self.validation, self.forced, self.eval_batch_size, states)
         if self.is_main:
             recorder.record(0, metrics)
         return losses_by_domain(metrics)

@@ -18,7 +18,7 @@ from ultrafuser.recipe import StageConfig
 from ultrafuser.training.parameters import TRAINABLE, fingerprint_of_weights, load_weights, set_formats
 from ultrafuser.training.results import StageResult, TrainingResult
 from ultrafuser.training.run import Run
-from ultrafuser.training.work import describe_stage, locked, open_work, refuse_model, work_folder
+from ultrafuser.training.work import STATES, describe_stage, locked, open_work, refuse_model, work_folder
 
 __all__ = ["run_stages"]
 
@@ -44,6 +44,8 @@ def run_stages(
     after_stage: AfterStage | None = None,
     eval_batch_size: int = 16,
     tensorboard: bool = True,
+    states_dir: str | Path | None = None,
+    say: Callable[[str], None] = lambda message: None,
 ) -> TrainingResult:
     """Train `model` in place through all stages; checkpoints, history and TensorBoard go to `output_dir`/work.
 
@@ -52,6 +54,8 @@ def run_stages(
     fingerprint that guards against going on with other settings. `before_stages()` is called when everything has been
     checked and the folder is open, with the weights as they came; `after_stage(stage, model)` is called with each
     stage's weights in place, stages taken from their folder included. `forced_gate_weights` (N,) replaces the gate.
+    Stages with `stored_states` keep them in `states_dir`, by default `output_dir`/work/states: one folder serves runs
+    with other gates and seeds. `say` is told what storing needs and how far it is.
 
     Raises ValueError on bad settings before anything is trained, TrainingDiverged on a loss that is not finite,
     TrainingInterrupted when asked to stop by a signal.
@@ -71,6 +75,8 @@ def run_stages(
         keep=keep,
         eval_batch_size=eval_batch_size,
         tensorboard=tensorboard,
+        states=work_folder(output_dir) / STATES if states_dir is None else Path(states_dir),
+        say=say,
     )
     refuse_model(Path(output_dir), overwrite)
     with locked(Path(output_dir)) if run.is_main else nullcontext():

@@ -18,9 +18,10 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 from ultrafuser.data import FlatBatchSampler, ResponseCollator, ResponseDataset
 from ultrafuser.data.collator import IGNORE
 from ultrafuser.recipe import StageConfig
-from ultrafuser.training.evaluation import evaluate_response_loss
+from ultrafuser.training.evaluation import evaluate_response_loss, evaluate_stored
 from ultrafuser.training.health import GateHealth
 from ultrafuser.training.parameters import load_weights, save_weights, trainable_state
+from ultrafuser.training.stored import StageStates, StoredCollator, StoredStates, fused_from_states
 from ultrafuser.training.work import (
     BEST,
     BEST_FILE,
@@ -60,12 +61,13 @@ class FuserTrainer(Trainer):
         callbacks: Sequence[TrainerCallback],
         forced_gate_weights: Sequence[float] | None = None,
         eval_batch_size: int = 16,
+        stored: StageStates | None = None,
     ) -> None:
         super().__init__(
             model=model,
             args=args,
-            data_collator=collator,
-            train_dataset=train,
+            data_collator=collator if stored is None else StoredCollator(stored.train),
+            train_dataset=train if stored is None else stored.train,
             eval_dataset=validation,
             callbacks=list(callbacks),
         )
@@ -74,6 +76,7 @@ class FuserTrainer(Trainer):
         self.sampler = sampler
         self.forced_gate_weights = forced_gate_weights
         self.eval_batch_size = eval_batch_size
+        self.stored = stored
         self.health = GateHealth(train.categories, model.config.specialist_names)
         self.frozen = [s for s in model.specialists if not any(p.requires_grad for p in s.parameters())]
         self.model_accepts_loss_kwargs = True  # num_items_in_batch is counted, and
@@ -98,7 +101,7 @@ class FuserTrainer(Trainer):
     def compute_loss(
         self,
         model: Any,
-        inputs: dict[str, torch.Tensor],
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> Any:
@@ -108,7 +111,11 @@ class FuserTrainer(Trainer):
                 specialist.eval()
         category_B = inputs["category"]
         batch = {name: tensor for name, tensor in inputs.items() if name != "category"}
-        outputs = model(**batch, gate_weights=self.forced_gate_weights)
+        outputs: Any
+        if self.stored is not None:
+            outputs = fused_from_states(self.accelerator.unwrap_model(model), batch["hidden"], batch["labels"])
+        else:
+            outputs = model(**batch, gate_weights=self.forced_gate_weights)
         self.health.add(category_B, batch["labels"], outputs.token_loss, outputs.gate_weights)
         assert num_items_in_batch is not None
         # Gradients are averaged over processes, the divisor is the sum over them.
@@ -160,7 +167,8 @@ class FuserTrainer(Trainer):
         """Validation loss by domain; `eval_loss` is the mean of the domains'."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         started = time.perf_counter()
-        metrics = validation_metrics(self.model, dataset, self.forced_gate_weights, self.eval_batch_size)
+        states = self.stored.validation if self.stored is not None else None
+        metrics = validation_metrics(self.model, dataset, self.forced_gate_weights, self.eval_batch_size, states)
         self.log({**metrics, "eval_seconds": time.perf_counter() - started})
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -225,10 +233,20 @@ class FuserTrainer(Trainer):
 
 
 def validation_metrics(
-    model: Any, dataset: ResponseDataset, gate_weights: Sequence[float] | None, batch_size: int
+    model: Any,
+    dataset: ResponseDataset,
+    gate_weights: Sequence[float] | None,
+    batch_size: int,
+    states: StoredStates | None = None,
 ) -> dict[str, Any]:
-    """`eval_loss` (mean of the domains), `eval_loss_DOMAIN` (nats per token) and `eval_gate_weights` by domain."""
-    found = evaluate_response_loss(model, dataset, gate_weights=gate_weights, batch_size=batch_size)
+    """`eval_loss` (mean of the domains), `eval_loss_DOMAIN` (nats per token) and `eval_gate_weights` by domain.
+
+    With the data set's stored `states` the specialists do not run.
+    """
+    if states is not None:
+        found = evaluate_stored(model, states, batch_size=batch_size)
+    else:
+        found = evaluate_response_loss(model, dataset, gate_weights=gate_weights, batch_size=batch_size)
     metrics: dict[str, Any] = {"eval_loss": found.mean()}
     metrics |= {f"eval_loss_{name}": loss for name, loss in found.by_category().items()}
     metrics["eval_gate_weights"] = found.mean_weights()

@@ -4,6 +4,7 @@
     work/history.jsonl         losses, gate weights, validation
     work/heldout.json          losses of the specialists on the held-out data
     work/tensorboard/
+    work/states/               the specialists' hidden states, where a stage learns from them
     work/1-gate/checkpoint-N/  everything to go on from step N; the two newest
     work/1-gate/best/          weights of the best validation loss, best.json
     work/1-gate/done.json      written last: what the stage gave, and which checkpoint holds its weights
@@ -31,6 +32,7 @@ __all__ = [
     "BEST",
     "BEST_FILE",
     "KEEP",
+    "STATES",
     "StageFolder",
     "checkpoints",
     "clear_when_full",
@@ -51,6 +53,7 @@ BEST = "best"
 BEST_FILE = "best.json"
 KEEP = 2
 WORK = "work"
+STATES = "states"
 RUN_FILE = "run.json"
 HISTORY_FILE = "history.jsonl"
 HELDOUT_FILE = "heldout.json"
@@ -220,6 +223,7 @@ def finish_run(output: Path) -> None:
     """
     work = work_folder(output)
     (work / RUN_FILE).unlink(missing_ok=True)
+    shutil.rmtree(work / STATES, ignore_errors=True)
     for done in work.glob(f"*/{DONE_FILE}"):
         record = json.loads(done.read_text(encoding="utf-8"))
         best = done.parent / BEST

@@ -1,0 +1,260 @@
+"""The specialists' hidden states at response positions, computed once and kept on disk: a gate learns from them alone.
+
+    FOLDER/states.json       key, rows, sizes, number formats, and how many examples are done
+    FOLDER/specialistJ.bin   (rows, D_J): the response positions of all examples laid end to end, in the data's order
+
+The specialists' heads still run at every step: the loss needs their logits. B batch, R response positions of an
+example, M response positions of a batch laid end to end, D hidden, N specialists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ultrafuser import files
+from ultrafuser.data import Example, ResponseCollator, ResponseDataset
+from ultrafuser.data.collator import IGNORE
+from ultrafuser.modeling.gate import normalise
+from ultrafuser.modeling.inputs import check_labels, spread
+from ultrafuser.modeling.loss import CHUNK_BYTES, response_loss
+
+__all__ = [
+    "StageStates",
+    "StoredCollator",
+    "StoredStates",
+    "bytes_needed",
+    "fused_from_states",
+    "states_key",
+    "store_states",
+]
+
+STATES_FILE = "states.json"
+LOCK_FILE = ".lock"
+CPU_ROWS = 96  # positions whose logits are made at once on a CPU: small vocabularies then stay in its caches
+WINDOW = 8  # batches between two notes of what is done; within a window batches hold examples of like length
+FORMATS: dict[str, torch.dtype | None] = {"exact": None, "bfloat16": torch.bfloat16}  # None: the specialist's own
+Progress = Callable[[int, int], None]
+
+
+class StoredStates:
+    """A data set together with its stored states; opened by `store_states`.
+
+    As a sequence it holds (index, Example), which is what `StoredCollator` makes batches of.
+    """
+
+    def __init__(self, dataset: ResponseDataset, folder: Path, sizes: Sequence[int], formats: Sequence[torch.dtype]):
+        self.dataset = dataset
+        self.folder = folder
+        self.sizes = list(sizes)
+        self.offsets = offsets(dataset)
+        self.arrays = [
+            torch.from_file(str(_array_file(folder, j)), shared=True, size=self.rows * size, dtype=dtype).view(-1, size)
+            for j, (size, dtype) in enumerate(zip(sizes, formats, strict=True))
+        ]
+
+    @property
+    def rows(self) -> int:
+        """Response positions of all examples."""
+        return int(self.offsets[-1])
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[int, Example]:
+        return index, self.dataset[index]
+
+    def states(self, indices: Sequence[int]) -> list[torch.Tensor]:
+        """Each specialist's states (M, D_j) of these examples laid end to end."""
+        return [torch.cat([array[self._rows(index)] for index in indices]) for array in self.arrays]
+
+    def write(self, indices: Sequence[int], states_MD: Sequence[torch.Tensor]) -> None:
+        """Put the states of these examples, laid end to end, in their places."""
+        at = 0
+        for index in indices:
+            rows = self._rows(index)
+            for array, states in zip(self.arrays, states_MD, strict=True):
+                array[rows] = states[at : at + rows.stop - rows.start].to(array)
+            at += rows.stop - rows.start
+
+    def flush(self) -> None:
+        """Bring what was written to the disk."""
+        for j in range(len(self.arrays)):
+            with _array_file(self.folder, j).open("rb") as file:
+                os.fsync(file.fileno())
+
+    def _rows(self, index: int) -> slice:
+        return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+
+
+class StageStates(NamedTuple):
+    """What a stage learns from and is validated on."""
+
+    train: StoredStates
+    validation: StoredStates | None
+
+
+class Fused(NamedTuple):
+    """Token losses (B, R) in nats and gate weights (B, R, N), zero at padding."""
+
+    token_loss: torch.Tensor
+    gate_weights: torch.Tensor
+
+
+class StoredCollator:
+    """(index, Example) pairs to a batch for `fused_from_states`.
+
+    Returns hidden (N tensors (M, D_j)), labels (B, R) with -100 padding and category (B,), as `ResponseCollator` does.
+    """
+
+    def __init__(self, stored: StoredStates) -> None:
+        self.stored = stored
+
+    def __call__(self, pairs: Sequence[tuple[int, Example]]) -> dict[str, Any]:
+        n_positions = max(example.n_response_tokens for _, example in pairs)
+        labels_BR = np.full((len(pairs), n_positions), IGNORE, dtype=np.int64)
+        for b, (_, example) in enumerate(pairs):
+            labels_BR[b, : example.n_response_tokens] = np.concatenate(example.responses)
+        return {
+            "hidden": self.stored.states([index for index, _ in pairs]),
+            "labels": torch.from_numpy(labels_BR),
+            "category": torch.tensor([example.category for _, example in pairs]),
+        }
+
+
+def fused_from_states(model: Any, hidden_MD: Sequence[torch.Tensor], labels_BR: torch.Tensor) -> Fused:
+    """What the training form of the model's `forward` gives, without running the specialists' bodies.
+
+    Raises ValueError where a label is no token of the fused vocabulary.
+    """
+    hidden_MD = [states.to(s.dtype) for states, s in zip(hidden_MD, model.specialists, strict=True)]
+    keep_BR, heads = labels_BR != IGNORE, model.heads
+    labels_M = labels_BR[keep_BR]
+    check_labels(labels_M, heads[0].vocab_size)
+    with torch.autocast(device_type=labels_BR.device.type, enabled=False):
+        weights_MN = normalise(model.gate(hidden_MD), model.config.fusion["top_k"])
+    few = CPU_ROWS * 4 * heads[0].vocab_size * len(heads)
+    chunk = min(CHUNK_BYTES, few) if labels_BR.device.type == "cpu" else CHUNK_BYTES
+    loss_M = response_loss(weights_MN, hidden_MD, heads, model.config.fusion["rule"], labels_M, chunk)
+    return Fused(spread(loss_M, keep_BR), spread(weights_MN, keep_BR))
+
+
+def store_states(
+    model: Any,
+    dataset: ResponseDataset,
+    parent: str | Path,
+    *,
+    form: str = "exact",
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> StoredStates:
+    """Run the specialists over `dataset` and keep their states in a folder of `parent` named by `states_key`.
+
+    What is there already is used: all of it, or the examples done before an interruption. `form`: "exact" keeps each
+    specialist's own number format, "bfloat16" takes half the space of float32. `progress(examples done, all)`.
+    Raises ValueError, before anything runs, where the disk is too small or another process is storing the same.
+    """
+    key, formats = states_key(model, dataset, form), [FORMATS[form] or s.dtype for s in model.specialists]
+    folder, sizes = Path(parent) / key[:16], model.config.hidden_sizes
+    with files.locked(folder / LOCK_FILE, f"states: another process is storing into {folder}; wait for it"):
+        done = _done(folder, key)
+        if done < len(dataset):
+            _reserve(folder, [int(offsets(dataset)[-1]) * d * f.itemsize for d, f in zip(sizes, formats, strict=True)])
+        stored = StoredStates(dataset, folder, sizes, formats)
+        while done < len(dataset):
+            window = list(range(done, min(done + WINDOW * batch_size, len(dataset))))
+            _compute(model, stored, window, batch_size)
+            done += len(window)
+            stored.flush()
+            files.write_json(folder / STATES_FILE, {"key": key, "rows": stored.rows, "sizes": sizes, "done": done})
+            if progress is not None:
+                progress(done, len(dataset))
+    return stored
+
+
+def offsets(dataset: ResponseDataset) -> np.ndarray:
+    """Where each example's rows begin, and after the last the number of all rows."""
+    return np.concatenate([[0], np.cumsum([example.n_response_tokens for example in dataset.examples])])
+
+
+def bytes_needed(model: Any, dataset: ResponseDataset, form: str = "exact") -> int:
+    """Disk space of the stored states: response positions times the hidden sizes times the bytes of a number."""
+    formats = [FORMATS[form] or specialist.dtype for specialist in model.specialists]
+    row = sum(size * dtype.itemsize for size, dtype in zip(model.config.hidden_sizes, formats, strict=True))
+    return int(offsets(dataset)[-1]) * row
+
+
+def states_key(model: Any, dataset: ResponseDataset, form: str = "exact") -> str:
+    """sha256 over every id of the data as each specialist reads it, every weight of the specialists, and the format.
+
+    The gate has no part in it: gates and seeds share the states.
+    """
+    digest = hashlib.sha256(f"{form} {dataset.content_hash()}".encode())
+    for specialist in model.specialists:
+        settings = {k: v for k, v in specialist.config.to_dict().items() if k not in ("_name_or_path", "use_cache")}
+        digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+        for name, tensor in (*specialist.named_parameters(), *specialist.named_buffers()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _array_file(folder: Path, j: int) -> Path:
+    return folder / f"specialist{j}.bin"
+
+
+def _done(folder: Path, key: str) -> int:
+    """Examples whose states are in the folder."""
+    file = folder / STATES_FILE
+    if not file.is_file():
+        return 0
+    record = json.loads(file.read_text(encoding="utf-8"))
+    return int(record["done"]) if record["key"] == key else 0
+
+
+def _reserve(folder: Path, sizes: Sequence[int]) -> None:
+    """Make the arrays' files at full size, so that a full disk is found now, with a ValueError."""
+    paths = [_array_file(folder, j) for j in range(len(sizes))]
+    missing = sum(max(0, size - (p.stat().st_size if p.is_file() else 0)) for p, size in zip(paths, sizes, strict=True))
+    free = shutil.disk_usage(folder).free
+    if missing > free:
+        raise ValueError(
+            f"stored_states: {missing / 1e9:.2f} GB needed in {folder.parent}, {free / 1e9:.2f} GB free; free some, "
+            "use stored_states: bfloat16 or fewer conversations, or remove it"
+        )
+    for path, size in zip(paths, sizes, strict=True):
+        with path.open("ab") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+
+
+@torch.no_grad()
+def _compute(model: Any, stored: StoredStates, window: Sequence[int], batch_size: int) -> None:
+    """States of the examples of `window`, in batches of like length."""
+    dataset = stored.dataset
+    collator = ResponseCollator(getattr(model.config, "pad_token_id", None))
+    order = sorted(window, key=lambda index: -dataset.lengths[index])
+    training = {module: module.training for module in [model, model.gate, *model.specialists]}
+    model.eval()
+    try:
+        for start in range(0, len(order), batch_size):
+            indices = order[start : start + batch_size]
+            batch = collator([dataset[index] for index in indices])
+            keep_BR = batch.pop("labels") != IGNORE  # without labels no head runs
+            del batch["category"]
+            inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            output = model(**inputs, output_hidden_states=True)
+            stored.write(indices, [states[keep_BR.to(states.device)] for states in output.hidden_states])
+    finally:
+        for module, was_training in training.items():
+            module.train(was_training)
