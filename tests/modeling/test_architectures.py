@@ -42,18 +42,39 @@ KINDS = {
     "GPT2": {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 128},
     "OPT": {"ffn_dim": 32, "word_embed_proj_dim": 8},
     "Mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "Bamba": {
+        "attn_layer_indices": [1],
+        "mamba_n_heads": 4,
+        "mamba_d_head": 8,
+        "mamba_d_state": 8,
+        "mamba_n_groups": 1,
+    },
+    "RecurrentGemma": {"num_hidden_layers": 3, "logits_soft_cap": 0.5, "attention_window_size": 6, "lru_width": 16},
 }
 CLASS = {"Gemma3Capped": "Gemma3ForCausalLM", "GPT2": "GPT2LMHeadModel"}
 CONFIG = {"Gemma3": "Gemma3TextConfig", "Gemma3Capped": "Gemma3TextConfig"}
-NAMED = ("Llama", "Qwen2", "Qwen3", "Gemma3", "Gemma3Capped", "Mistral", "Phi", "Phi3", "GPT2", "OPT")
+NAMED = (
+    "Llama",
+    "Qwen2",
+    "Qwen3",
+    "Gemma3",
+    "Gemma3Capped",
+    "Mistral",
+    "Phi",
+    "Phi3",
+    "GPT2",
+    "OPT",
+    "Bamba",
+    "RecurrentGemma",
+)
 
 
 def _make(kind: str, seed: int, **options):
     torch.manual_seed(seed)
     config_class = getattr(transformers, CONFIG.get(kind, f"{kind}Config"))
     model_class = getattr(transformers, CLASS.get(kind, f"{kind}ForCausalLM"))
-    other = ("hidden", "num_", "max_")
-    sizes = SIZES if kind != "GPT2" else {k: v for k, v in SIZES.items() if not k.startswith(other)}
+    unknown = {"GPT2": ("hidden", "num_", "max_"), "Bamba": ("head_dim",)}.get(kind, ())
+    sizes = {key: value for key, value in SIZES.items() if not key.startswith(unknown)}
     return model_class(config_class(**(sizes | KINDS[kind] | options))).eval()
 
 
@@ -167,6 +188,7 @@ def test_heads_are_what_they_should_be():
     assert heads["Llama"].scale == 1.0
     assert not heads["Gemma2"].is_linear
     assert heads["Gemma2"].softcap == 5.0
+    assert build_head(_make("RecurrentGemma", 1), 97).softcap == 0.5
     assert heads["Cohere"].scale == 0.25
     assert heads["Granite"].scale == 0.25
     assert heads["Phi"].bias() is not None

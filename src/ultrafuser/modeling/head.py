@@ -21,7 +21,7 @@ from ultrafuser.modeling.numeric import at_least_float32
 
 MULTIPLIERS = ("logit_scale", "lm_head_multiplier", "output_multiplier")  # Cohere, Falcon-H1, Muse
 DIVISORS = ("logits_scaling",)  # Granite
-SOFT_CAPS = ("final_logit_softcapping",)  # Gemma 2
+SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # Gemma, RecurrentGemma, xLSTM
 
 
 @dataclass(frozen=True)

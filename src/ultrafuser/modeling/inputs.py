@@ -42,7 +42,10 @@ def own_columns(
     for j, whole in enumerate(unpadded):
         ids = torch.cat([prompt_ids_BNP[:, j, past : min(P, total)], shared], dim=-1)
         if whole and after_is_full:
-            views.append(Columns(ids))
+            # Not all architectures count on from their cache by themselves (Bamba does not).
+            views.append(
+                Columns(ids, None, torch.arange(past, total, device=ids.device).expand_as(ids) if past else None)
+            )
             continue
         mask = prompt_mask_BNP[:, j, : min(P, total)].long()
         if total > P:
