@@ -4,8 +4,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from ultrafuser.data import Conversation, ResponseDataset
 from ultrafuser.modeling import UltraFuserForCausalLM, add_specialist, remove_specialist
 from ultrafuser.modeling.gate import GATES, build_gate, gate_settings
+from ultrafuser.recipe import StageConfig
+from ultrafuser.training import run_stages
 
 SHAPES = {
     "small": {"hidden": 16, "layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "tie": True},
@@ -165,6 +168,29 @@ def test_gate_alone_learns_with_its_projections(unequal):
     assert "projections.2.weight" in before
     assert all(not torch.equal(before[name], value) for name, value in unequal.gate.state_dict().items())
     assert all(parameter.grad is None for parameter in unequal.specialist("large").parameters())
+
+
+def test_both_stages_run_and_the_gate_alone_learns_in_the_first(unequal, chat_templates, tiny_tokenizer, tmp_path):
+    said = {"text": "the old fox sleeps", "code": "return a plus b", "math": "two and two is four"}
+    talks = [
+        Conversation(f"{name}-{i}", name, [{"role": r, "content": text[i:]} for r in ("user", "assistant")])
+        for name, text in said.items()
+        for i in range(4)
+    ]
+    data = ResponseDataset.from_conversations(talks, list(chat_templates.values()), tiny_tokenizer)
+    given = {"steps": 2, "examples_per_category": 1, "learning_rate": 1e-2, "eval_every": 2}
+    stages = [StageConfig(name=what, train=what, **given) for what in ("gate", "all")]
+    before = {name: parameter.detach().clone() for name, parameter in unequal.named_parameters()}
+    changed = []
+
+    def look(stage, model):
+        changed.append({name for name, p in model.named_parameters() if not torch.equal(p, before[name])})
+
+    run_stages(unequal, tiny_tokenizer, stages, data, data, tmp_path, seed=0, after_stage=look, tensorboard=False)
+    assert changed[0] == {name for name in before if name.startswith("gate.")}
+    assert "gate.projections.2.weight" in changed[0]
+    assert changed[1] == set(before)
+    assert unequal.gate_is_trained
 
 
 # ---- keeping ----
