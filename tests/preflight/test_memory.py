@@ -1,5 +1,6 @@
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,13 @@ def test_parameters_and_bytes_are_those_of_the_real_model(specialist_folders: di
         assert one.vocab_rows == model.get_input_embeddings().weight.shape[0]
 
 
+@pytest.mark.parametrize("widths", [None, (24, 16, 32)])
 @pytest.mark.parametrize("kind", ["token", "joint", "constant"])
-def test_the_gate_is_counted_as_it_is_built(kind: str, facts: list[Facts]) -> None:
+def test_the_gate_is_counted_as_it_is_built(kind: str, widths: tuple[int, ...] | None, facts: list[Facts]) -> None:
     from ultrafuser.modeling.gate import GATES
 
+    if widths is not None:
+        facts = [replace(one, hidden_size=width) for one, width in zip(facts, widths, strict=False)]
     options = {} if kind == "constant" else {"hidden_size": 24}
     gate = GATES[kind]([one.hidden_size for one in facts], **options)
     assert gate_parameters(kind, 24, facts) == sum(p.numel() for p in gate.parameters())

@@ -95,9 +95,10 @@ def gate_parameters(kind: str, hidden_size: int, facts: Sequence[Facts]) -> int:
     n = len(facts)
     if kind == "constant":
         return n
-    width = facts[0].hidden_size if kind == "token" else sum(one.hidden_size for one in facts)
-    outputs = 1 if kind == "token" else n
-    return width * hidden_size + hidden_size + hidden_size * outputs
+    sizes = [one.hidden_size for one in facts]
+    width, outputs = (min(sizes), 1) if kind == "token" else (sum(sizes), n)
+    projections = sum(size * width for size in sizes if size != width) if kind == "token" else 0
+    return width * hidden_size + hidden_size + hidden_size * outputs + projections
 
 
 def stage_memory(recipe: Recipe, stage: StageConfig, facts: Sequence[Facts], tokens: int) -> dict[str, int]:
