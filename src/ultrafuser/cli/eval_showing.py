@@ -194,17 +194,16 @@ def benchmark_rows() -> list[dict[str, Any]]:
 
 
 def benchmark_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The same for a terminal, two lines each."""
+    """The same for a terminal of eighty columns, two lines each."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("benchmark", "domain\nmetric", "data file\nneeds"):
+    for heading in ("benchmark", "domain\nmetric", "data file, licence\nneeds"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("licence of the data", overflow="fold")
     for row in rows:
         file = f"{row['file']}/*.jsonl" if row["file"] == "loss" else f"{row['file']}.jsonl"
+        licence = str(row["licence"] or "").partition(" (")[0]
         table.add_row(
             Text(row["name"], "bold").append(f"\n{row['title']}", "not bold dim"),
             Text(f"{row['domain']}\n{row['metric']}"),
-            Text(file).append(f"\n{', '.join(row['needs'])}", "dim"),
-            Text(row["licence"] or "that of your own data"),
+            Text(f"{file}, {licence}" if licence else file).append(f"\n{', '.join(row['needs'])}", "dim"),
         )
     return table
