@@ -116,8 +116,9 @@ def test_mistakes_are_told_before_the_work(specialist_folders, data, tmp_path):
     base = specialist_folders["text"]
     with pytest.raises(ValueError, match=r"rank 0, .* the rank must be at least 1"):
         Adapter(rank=0)
-    with pytest.raises(ValueError, match=r"--targets: \['query'\] fits no layer .* q_proj"):
+    with pytest.raises(ValueError, match=r"--targets: \['query'\] fits no layer .* q_proj") as error:
         train(base, data, tmp_path / "a", adapter=Adapter(targets=("query",)))
+    assert "norm" not in str(error.value)
     with pytest.raises(ValueError, match=r"BASE: folder .* does not exist"):
         train(tmp_path / "none", data, tmp_path / "a")
     (tmp_path / "there").mkdir()

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from transformers import TrainerCallback
+from transformers.pytorch_utils import Conv1D
 
 from ultrafuser.data import ResponseDataset, load_conversations, split_validation
 from ultrafuser.modeling.model import UltraFuserForCausalLM
@@ -163,10 +164,11 @@ def _with_adapter(plain: Any, adapter: Adapter, seed: int) -> Any:
         try:
             return get_peft_model(plain, config, autocast_adapter_dtype=False)
         except ValueError as error:
-            linear = sorted({key.rpartition(".")[2] for key, part in plain.named_modules() if hasattr(part, "weight")})
+            kinds = (torch.nn.Linear, Conv1D)
+            linear = sorted({key.rpartition(".")[2] for key, part in plain.named_modules() if isinstance(part, kinds)})
             raise ValueError(
-                f"--targets: {targets!r} fits no layer of the base that an adapter can sit on; its layers are called "
-                f"{', '.join(linear)}"
+                f"--targets: {targets!r} fits no layer of the base that an adapter can sit on; its linear layers "
+                f"are called {', '.join(linear)}"
             ) from error
 
 
