@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig
 from transformers.utils import cached_file
 
+from ultrafuser.hashing import content_hash
 from ultrafuser.modeling.card import model_card, publishable, publishable_recipe
 from ultrafuser.modeling.configuration import UltraFuserConfig
-from ultrafuser.modeling.hashing import content_hash
 from ultrafuser.modeling.specialists import Origin, check_weights, is_folder_like, open_specialist, read_config, resolve
 from ultrafuser.modeling.storage import check_output, staged
 
