@@ -25,7 +25,7 @@ from transformers.generation.logits_process import (
 )
 
 from ultrafuser.generation.sampling import Sampling
-from ultrafuser.generation.streams import open_stream
+from ultrafuser.generation.streams import Streams
 from ultrafuser.modeling.inputs import forced_weights
 
 __all__ = ["Chosen", "Union", "check_generation_config", "decode", "row_weights"]
@@ -138,16 +138,16 @@ def decode(
 
     A row ends with any specialist's end of sequence, after `max_new_tokens` strings, or where a specialist's sequence
     reaches `limit` tokens; rows that have ended are left out at once. `plain` is the slow reference: one row at a
-    time, all computed again at every step.
+    time, everything computed again at every step.
     """
     union = Union(model.alignment, model.device)
-    streams = [open_stream(model, j, plain=plain) for j in range(model.n_specialists)]
+    streams = Streams(model, plain=plain)
     rows = [_Row(number, own, answers=[[] for _ in own]) for number, own in enumerate(prompts)]
     forced_BN = gate_weights
     choose = _Chooser(sampling, model.device)
     places = list(range(len(rows)))
     for made in range(1, sampling.max_new_tokens + 1):
-        hidden = [stream.read(places, [row.sequence(j) for row in rows]) for j, stream in enumerate(streams)]
+        hidden = streams.read(places, [[row.sequence(j) for row in rows] for j in range(model.n_specialists)])
         weights_BN = model._weigh([states[:, None] for states in hidden])[:, 0] if forced_BN is None else forced_BN
         own = [
             head.logits(states).softmax(-1).to(weights_BN.device)
