@@ -136,7 +136,11 @@ def stop_ids(model: Any, tokenizer: Any) -> list[int]:
 
 def text_decoder(model: Any, tokenizer: Any) -> IncrementalText | IncrementalBytes:
     """What turns an answer's tokens into text, one by one."""
-    return IncrementalText(tokenizer) if model.alignment is None else IncrementalBytes(model.alignment.tables[0])
+    return (
+        IncrementalText(tokenizer)
+        if getattr(model, "alignment", None) is None
+        else IncrementalBytes(model.alignment.tables[0])
+    )
 
 
 def _event(token: _Token, decoder: IncrementalText | IncrementalBytes) -> TokenEvent:
@@ -166,7 +170,7 @@ def _steps(
     gate_weights: Weights | None,
 ) -> Iterator[list[_Token]]:
     """Start a decoding loop; prompts as [row][specialist][ids]. Each row may fill the context that is left to it."""
-    if model.alignment is not None:
+    if getattr(model, "alignment", None) is not None:
         return _crossing_steps(model, prompts, sampling, gate_weights)
     rooms = [check_length(model, max(map(len, prompt))) for prompt in prompts]
     inputs = model.prepare_prompts(prompts)
