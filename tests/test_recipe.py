@@ -65,6 +65,21 @@ def test_relative_paths_start_from_the_recipes_folder(tmp_path: Path) -> None:
     assert recipe.folder == tmp_path
 
 
+def test_the_base_of_an_adapter_is_a_path_like_any_other(tmp_path: Path) -> None:
+    lines = ["a: {source: adapters/a, base: models/base, device: 'cuda:1', quantisation: int4}"]
+    lines += ["b: {source: adapters/b, base: owner/name, base_revision: main}", "c: {source: x, base: 'zoo:text'}"]
+    text = changed('  text: {source: "zoo:text"}\n', "".join(f"  {line}\n" for line in lines))
+    recipe = parse_recipe(text, folder=tmp_path)
+    assert [recipe.specialists[name].base for name in "abc"] == [
+        str(tmp_path / "models/base"),
+        "owner/name",
+        "zoo:text",
+    ]
+    assert (recipe.specialists["a"].device, recipe.specialists["a"].quantisation) == ("cuda:1", "int4")
+    assert str(tmp_path) not in recipe.dump_yaml(public=True)
+    assert parse_recipe(recipe.dump_yaml(), folder=tmp_path) == recipe
+
+
 def test_numbers_and_words_are_read_as_editors_read_them() -> None:
     recipe = parse_recipe(changed("name: trio", "name: no"))
     assert recipe.name == "no"
@@ -164,7 +179,7 @@ def test_defaults_are_the_papers() -> None:
             "zoo:text",
             "specialists.text: 'zoo:text' is text, a mapping (key: value) is needed; write",
         ),
-        ('source: "zoo:text"', "template: x", "line 3: specialists.text.source: missing; A local folder"),
+        ('source: "zoo:text"', "template: x", "line 3: specialists.text.source: missing; A folder"),
         ("validation_fraction: 0.1", "validation_fraction: 1.5", "data.text.validation_fraction: 1.5 is out of range"),
         (
             "validation_fraction: 0.1",
@@ -177,6 +192,34 @@ def test_defaults_are_the_papers() -> None:
             '"zoo:text", revision: main}',
             "specialists.text.revision: 'main' given for 'zoo:text', which has none",
         ),
+        (
+            "models/code,",
+            "models/code, base_revision: main,",
+            "line 4: specialists.code.base_revision: 'main' given without a base; name the base too",
+        ),
+        (
+            "models/code,",
+            "code.gguf, base: models/text,",
+            "line 4: specialists.code.base: 'models/text' given, but 'code.gguf' is a complete model, not an adapter",
+        ),
+        (
+            '"zoo:text"}',
+            '"zoo:text", base: x}',
+            "specialists.text.base: 'x' given, but 'zoo:text' is a complete model",
+        ),
+        (
+            "models/code,",
+            "models/code, base: base.gguf, base_revision: main,",
+            "specialists.code.base_revision: 'main' given for the base 'base.gguf', which has none; remove it",
+        ),
+        (
+            "models/code,",
+            "models/code, base: /a/b/c, base_revision: main,",
+            "specialists.code.base: '/a/b/c' is not the id of a Hub model (owner/name)",
+        ),
+        ("models/code,", "models/code, quantisation: int2,", "code.quantisation: 'int2' is not one of int8, int4"),
+        ("models/code,", "models/code, device: auto,", "specialists.code.device: 'auto' is not understood; Where this"),
+        ("models/code,", "models/code, base: '',", "specialists.code.base: '' is empty"),
         ("output: runs/trio", "device: gpu", "device: 'gpu' is not understood; auto, cpu, mps, cuda"),
         (
             "output: runs/trio",

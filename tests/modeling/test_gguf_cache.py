@@ -14,8 +14,8 @@ from ultrafuser.cli.opening import open_fused
 from ultrafuser.files import locked
 from ultrafuser.generation.engine import stop_ids
 from ultrafuser.gguf import cache_folder, known_copy
+from ultrafuser.hashing import content_hash
 from ultrafuser.modeling import gguf_cache, open_specialist
-from ultrafuser.modeling.hashing import content_hash
 from ultrafuser.modeling.specialists import open_tokenizer, resolve
 
 pytest.importorskip("gguf")

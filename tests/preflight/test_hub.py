@@ -37,7 +37,7 @@ def hub_recipe(make_recipe: Callable[..., Recipe]) -> Recipe:
 def test_small_files_and_headers_are_read_and_no_weights(
     hub_recipe: Recipe, make_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ultrafuser.preflight.headers import read_folder
+    from ultrafuser.safetensors_files import read_folder
 
     snapshot = make_model(tmp_path / "cache" / COMMIT)
     tensors = read_folder(snapshot)

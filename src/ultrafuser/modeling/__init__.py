@@ -4,12 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ultrafuser.hashing import content_hash
     from ultrafuser.modeling.cache import SpecialistCache
     from ultrafuser.modeling.checkpoint import save_fused
     from ultrafuser.modeling.configuration import UltraFuserConfig
     from ultrafuser.modeling.fusion import FUSION_RULES
     from ultrafuser.modeling.gate import GATES
-    from ultrafuser.modeling.hashing import content_hash
     from ultrafuser.modeling.membership import add_specialist, remove_specialist
     from ultrafuser.modeling.model import UltraFuserForCausalLM
     from ultrafuser.modeling.output import UltraFuserOutput
@@ -23,7 +23,7 @@ _HOME = {
     "GATES": "gate",
     "UltraFuserForCausalLM": "model",
     "UltraFuserOutput": "output",
-    "content_hash": "hashing",
+    "content_hash": ".hashing",
     "add_specialist": "membership",
     "check_output": "storage",
     "open_specialist": "specialists",
@@ -51,4 +51,4 @@ def __getattr__(name: str) -> Any:
     """Import the module that defines `name` when it is first asked for, so that the command line starts fast."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig
 from transformers.utils import cached_file
 
+from ultrafuser.hashing import content_hash
 from ultrafuser.modeling import assemble
 from ultrafuser.modeling.configuration import UltraFuserConfig
-from ultrafuser.modeling.hashing import content_hash
 from ultrafuser.modeling.placement import Placement, dispatch, read_device_map
 from ultrafuser.modeling.specialists import Origin, number_format, open_specialist, resolve
 from ultrafuser.modeling.unchanged import check_unchanged

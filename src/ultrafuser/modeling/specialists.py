@@ -18,8 +18,8 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from ultrafuser import gguf
+from ultrafuser.hashing import content_hash, weight_files
 from ultrafuser.modeling.gguf_cache import copy_or_model
-from ultrafuser.modeling.hashing import content_hash, weight_files
 from ultrafuser.modeling.placement import check_device
 
 __all__ = [

@@ -6,7 +6,7 @@ import torch
 from safetensors import safe_open
 
 from ultrafuser import gguf
-from ultrafuser.modeling.hashing import weight_files
+from ultrafuser.hashing import weight_files
 from ultrafuser.modeling.specialists import Origin, open_specialist
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ultrafuser import gguf
-from ultrafuser.preflight.headers import BYTES, Tensor, main_dtype
 from ultrafuser.preflight.licences import Licence, read_licence
 from ultrafuser.preflight.sources import Located, SourceError, told
+from ultrafuser.safetensors_files import BYTES, Tensor, main_dtype
 
 
 @dataclass(frozen=True)

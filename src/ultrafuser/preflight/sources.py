@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ultrafuser.gguf import is_gguf
-from ultrafuser.preflight.headers import Tensor, read_folder, read_gguf
+from ultrafuser.preflight.headers import read_gguf
 from ultrafuser.recipe import SpecialistSource
+from ultrafuser.safetensors_files import Tensor, read_folder
 
 HUB_SECONDS = 5.0
 SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "README.md", "LICENSE*", "LICENCE*")

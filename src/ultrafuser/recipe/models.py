@@ -131,6 +131,9 @@ class Recipe(Strict):
         for specialist in data["specialists"].values():
             if not has_scheme(specialist["source"]) and specialist["revision"] is None:
                 specialist["source"] = change(specialist["source"])
+            base = specialist["base"]
+            if base is not None and not has_scheme(base) and specialist["base_revision"] is None:
+                specialist["base"] = change(base)
             if is_template_path(specialist["template"]):
                 specialist["template"] = change(specialist["template"])
         for domain in data["data"].values():

@@ -9,6 +9,7 @@ from ultrafuser.recipe.paths import HUB_ID, has_scheme, is_gguf_path, is_hub_mod
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
+DEVICE = r"^(cpu|mps|xpu(:\d+)?|cuda(:\d+)?)$"
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -29,13 +30,21 @@ class SpecialistSource(Strict):
     """One specialist: a complete causal language model and the prompt template that it was trained with."""
 
     source: Annotated[str, Field(min_length=1)]
-    """A local folder or .gguf file, zoo:NAME for a shipped model, or with a revision a Hub model's id (owner/name)."""
+    """A folder (of a model or a PEFT adapter), .gguf file, zoo:NAME, or with a revision a Hub id (owner/name)."""
     revision: str | None = None
     """Branch, tag or commit of a Hub model (main, or better a commit: it makes the recipe repeatable)."""
+    base: Annotated[str, Field(min_length=1)] | None = None
+    """Where the source is an adapter: the model it sits on, written like a source; null: what the adapter names."""
+    base_revision: str | None = None
+    """Branch, tag or commit where the base is a Hub model; without one, a base is a folder or file."""
     template: str | None = None
     """Name of a shipped template, path of a .jinja file, or null for the tokenizer's own chat template."""
     dtype: Dtype | None = None
     """Number format of this specialist's weights; null takes the recipe's."""
+    device: Annotated[str, Field(pattern=DEVICE)] | None = None
+    """Where this specialist lies and computes: cpu, mps, cuda, cuda:1, ...; null takes the recipe's."""
+    quantisation: Literal["int8", "int4"] | None = None
+    """Keep the weights of its linear layers as 8-bit or 4-bit integers; they cannot learn. Null keeps the dtype."""
 
     @model_validator(mode="after")
     def _source_and_revision(self) -> "SpecialistSource":
@@ -46,6 +55,25 @@ class SpecialistSource(Strict):
         if self.revision is not None and not HUB_ID.fullmatch(self.source):
             raise ValueError(
                 f"source: {self.source!r} is not the id of a Hub model (owner/name); for a folder, remove the revision"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _base_and_revision(self) -> "SpecialistSource":
+        base, revision = self.base, self.base_revision
+        if base is None and revision is not None:
+            raise ValueError(f"base_revision: {revision!r} given without a base; name the base too, or remove it")
+        if base is None:
+            return self
+        if is_gguf_path(self.source) or has_scheme(self.source):
+            raise ValueError(
+                f"base: {base!r} given, but {self.source!r} is a complete model, not an adapter; remove the base"
+            )
+        if revision is not None and (has_scheme(base) or is_gguf_path(base)):
+            raise ValueError(f"base_revision: {revision!r} given for the base {base!r}, which has none; remove it")
+        if revision is not None and not HUB_ID.fullmatch(base):
+            raise ValueError(
+                f"base: {base!r} is not the id of a Hub model (owner/name); for a folder, remove the base_revision"
             )
         return self
 
