@@ -2,11 +2,22 @@
 
 import copy
 from dataclasses import field
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import AutoConfig, PreTrainedConfig
 
 from ultrafuser.modeling.registration import register
+
+
+class Group(NamedTuple):
+    """Specialists that run in one pass, by index; `name` is the attribute of the fused model that holds their module.
+
+    In the module's batch row j * B + b is example b of `members[j]`: those with an adapter first, in order, then those
+    that are the base alone.
+    """
+
+    name: str
+    members: tuple[int, ...]
 
 
 class UltraFuserConfig(PreTrainedConfig):
@@ -23,6 +34,9 @@ class UltraFuserConfig(PreTrainedConfig):
         gate_training: `{"trained": bool, "stages": [...], "data": ..., "seed": ...}`, written by training.
         sources: per specialist `{"id", "revision", "sha256", "licence"}`; no local paths except in a gate-only
             checkpoint, which has to say where the specialists lie.
+        adapters: by name, for specialists that share one copy of a base: `{"group": int, "layers": {layer: [rank,
+            scaling]}}`, a layer named in full or, where all of its kind are alike, by the last part of its name; no
+            layers for the base alone.
         vocab_size: real tokens; rows of a padded head beyond it are left out of the fused logits.
         gate_only: True in a checkpoint that holds the gate's weights alone.
         recipe: the YAML recipe that made it, without local paths, or None.
@@ -38,6 +52,7 @@ class UltraFuserConfig(PreTrainedConfig):
     fusion: dict = field(default_factory=dict)
     gate_training: dict = field(default_factory=dict)
     sources: list = field(default_factory=list)
+    adapters: dict = field(default_factory=dict)
     vocab_size: int | None = None
     pad_token_id: int | None = None
     bos_token_id: int | None = None
@@ -54,6 +69,7 @@ class UltraFuserConfig(PreTrainedConfig):
         self.specialist_names = list(self.specialist_names or [f"specialist{j}" for j in range(n)])
         self.templates = list(self.templates or [""] * n)
         self.sources = list(self.sources or [{} for _ in range(n)])
+        self.adapters = dict(self.adapters or {})
         self.gate = {"type": "token", "seed": 0} | dict(self.gate or {})
         self.fusion = {"rule": "logits", "top_k": None} | dict(self.fusion or {})
         self.gate_training = {"trained": False, "stages": []} | dict(self.gate_training or {})
@@ -71,6 +87,16 @@ class UltraFuserConfig(PreTrainedConfig):
     def n_specialists(self) -> int:
         """How many specialists there are."""
         return len(self.specialists)
+
+    @property
+    def groups(self) -> list[Group]:
+        """The specialists by the pass they run in, ordered by their first member; most stand alone."""
+        found: dict[str, list[int]] = {}
+        for j, name in enumerate(self.specialist_names):
+            entry = self.adapters.get(name)
+            found.setdefault(f"specialist{j}" if entry is None else f"shared{entry['group']}", []).append(j)
+        alone = {j: not (self.adapters.get(name) or {}).get("layers") for j, name in enumerate(self.specialist_names)}
+        return [Group(name, tuple(sorted(members, key=lambda j: (alone[j], j)))) for name, members in found.items()]
 
     @property
     def specialist_configs(self) -> list[PreTrainedConfig]:

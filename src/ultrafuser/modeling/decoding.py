@@ -47,7 +47,7 @@ class FusedGenerationMixin(FusedParts):
                 f"cache_implementation: {kind!r} is not supported by a fused model; use 'dynamic' or leave it"
             )
         options = {"offloading": True} if kind == "offloaded" else {}
-        cache = SpecialistCache.for_configs([specialist.config for specialist in self.specialists], **options)
+        cache = self.new_cache(**options)
         if generation_config.is_assistant:
             cache.activate_past_recording()
         model_kwargs["past_key_values"] = cache

@@ -32,6 +32,7 @@ from ultrafuser.modeling.inputs import (
 )
 from ultrafuser.modeling.loss import response_loss
 from ultrafuser.modeling.output import UltraFuserOutput
+from ultrafuser.modeling.reading import read_all
 from ultrafuser.modeling.registration import register
 
 # Sent along by Transformers or by our collator, without meaning here.
@@ -141,7 +142,7 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
         else:
             past = 0 if cache is None else cache.get_seq_length()
             views = own_columns(input_ids, attention_mask, prompt_ids, prompt_mask, past)
-        hidden = [self._read(j, view, None if cache is None else cache.caches[j]) for j, view in enumerate(views)]
+        hidden = read_all(self, views, cache)
         if not learning:
             gate_weights = _keep_columns(gate_weights, logits_to_keep, input_ids.shape[1])
             hidden = [slice_logits_to_keep(states, logits_to_keep) for states in hidden]
@@ -160,21 +161,7 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
                 raise ValueError(f"past_key_values: {type(given).__name__} given; pass a SpecialistCache or nothing")
             return given
         wanted = use_cache if use_cache is not None else self.config.use_cache and not learning and not self.training
-        return SpecialistCache.for_configs([s.config for s in self.specialists]) if wanted else None
-
-    def _read(self, j: int, view: Columns, cache: Any) -> torch.Tensor:
-        """Specialist j's last hidden states (B, Q, D_j); no graph is kept where nothing in it learns."""
-        specialist = getattr(self, f"specialist{j}")
-        graph = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in specialist.parameters())
-        with torch.set_grad_enabled(graph):
-            output = specialist.base_model(
-                input_ids=view.input_ids,
-                attention_mask=view.attention_mask,
-                position_ids=view.position_ids,
-                past_key_values=cache,
-                use_cache=cache is not None,
-            )
-        return output.last_hidden_state
+        return self.new_cache() if wanted else None
 
     def _weigh(self, hidden: Sequence[torch.Tensor]) -> torch.Tensor:
         """The gate's weights (..., N), in float32 also under autocast."""
@@ -218,7 +205,8 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
         wants_hidden: bool,
     ) -> UltraFuserOutput:
         """The training form: everything after the specialists happens at response positions only."""
-        hidden = [form.gather(self._read(j, form.columns(j), None), j) for j in range(self.n_specialists)]
+        states = read_all(self, [form.columns(j) for j in range(self.n_specialists)])
+        hidden = [form.gather(states_BTD, j) for j, states_BTD in enumerate(states)]
         if given is None:
             weights = self._weigh(hidden)
         else:

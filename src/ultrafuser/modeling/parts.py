@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ultrafuser.lookup import did_you_mean
+from ultrafuser.modeling.cache import SpecialistCache
 from ultrafuser.modeling.configuration import UltraFuserConfig
 from ultrafuser.modeling.head import Head, build_head
 from ultrafuser.modeling.inputs import pad_prompts
@@ -50,6 +51,12 @@ class FusedParts:
         vocabulary = self.config.vocab_size
         assert vocabulary is not None
         return [build_head(specialist, vocabulary) for specialist in self.specialists]
+
+    def new_cache(self, **options: Any) -> SpecialistCache:
+        """An empty cache for all specialists; `options` go to `DynamicCache`."""
+        groups = self.config.groups
+        configs = [self.specialist(group.members[0]).config for group in groups]
+        return SpecialistCache.for_configs(configs, [len(group.members) for group in groups], **options)
 
     def get_input_embeddings(self) -> nn.Module:
         """The first specialist's input embeddings: the fused model has none of its own."""
