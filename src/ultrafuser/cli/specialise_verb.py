@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from ultrafuser.cli.common import JsonOption, RevisionOption, human_console, resolve_data, resolve_source, write_json
-
-if TYPE_CHECKING:
-    from ultrafuser.recipe import StageConfig
+from ultrafuser.cli.common import (
+    JsonOption,
+    RevisionOption,
+    from_options,
+    human_console,
+    resolve_data,
+    resolve_source,
+    write_json,
+)
 
 EXIT_SIGNAL = 128  # plus the signal's number, as shells do
 
@@ -70,12 +75,13 @@ def specialise(
     a model folder that a recipe can name as a specialist.
     """
     from ultrafuser.lookup import lookup
+    from ultrafuser.recipe import StageConfig
 
     lookup({"bfloat16": 0, "float32": 0}, dtype, "--dtype")
-    stage = _stage(
-        name=name, train="specialists", steps=steps, examples_per_category=examples, learning_rate=learning_rate,
-        warmup_steps=min(10, steps // 4) if warmup_steps is None else warmup_steps, save_every=save_every,
-        eval_every=eval_every,
+    stage = from_options(
+        StageConfig, {"examples_per_category": "--examples"}, name=name, train="specialists", steps=steps,
+        examples_per_category=examples, learning_rate=learning_rate, save_every=save_every, eval_every=eval_every,
+        warmup_steps=min(10, steps // 4) if warmup_steps is None else warmup_steps,
     )  # fmt: skip
     settings: dict[str, Any] = {
         "name": name, "revision": revision, "template": template, "limit": limit, "max_length": max_length,
@@ -87,23 +93,6 @@ def specialise(
     settings["adapter"] = Adapter(rank, alpha, dropout, targets if targets == "all-linear" else _words(targets))
     source = base if revision else resolve_source(base)
     return _run(source, [resolve_data(one) for one in data], output, stage, settings, json_path)
-
-
-def _stage(**fields: Any) -> StageConfig:
-    """The stage. Raises ValueError that names the options at fault."""
-    from pydantic import ValidationError
-
-    from ultrafuser.recipe import RecipeError, StageConfig
-
-    try:
-        return StageConfig(**fields)
-    except ValidationError as error:
-        problems = RecipeError.from_validation(error).problems
-        raise ValueError("; ".join(f"{_option(p.field)}: {p.message}" for p in problems)) from None
-
-
-def _option(field: str) -> str:
-    return "--" + field.replace("examples_per_category", "examples").replace("_", "-")
 
 
 def _in_options(text: str, name: str) -> str:
