@@ -108,8 +108,8 @@ def check_alike(models: Sequence[_Weights]) -> None:
             lacking = sorted(set(one.shapes) - set(other.shapes))
             if lacking:
                 raise ValueError(
-                    f"{other.folder} has no tensor {lacking[0]}, which {one.folder} has (it lacks {len(lacking)}); only "
-                    "models with the same tensors can be merged"
+                    f"{other.folder} has no tensor {lacking[0]}, which {one.folder} has (it lacks {len(lacking)}); "
+                    "only models with the same tensors can be merged"
                 )
         for name, shape in first.shapes.items():
             if model.shapes[name] != shape:
