@@ -23,6 +23,7 @@ from ultrafuser.modeling.card import model_card, publishable, publishable_recipe
 from ultrafuser.modeling.configuration import UltraFuserConfig
 from ultrafuser.modeling.specialists import Origin, check_weights, is_folder_like, open_specialist, read_config, resolve
 from ultrafuser.modeling.storage import check_output, staged
+from ultrafuser.modeling.vocabulary import save_tokenizers
 
 if TYPE_CHECKING:
     from ultrafuser.modeling.model import UltraFuserForCausalLM
@@ -100,6 +101,7 @@ def _write(
         _write_gate(model, folder, final)
     else:
         save_full(folder, **options)
+    save_tokenizers(model, folder)
     (folder / "README.md").write_text(model_card(model.config, gate_only=gate_only), encoding="utf-8")
 
 
@@ -211,6 +213,7 @@ def _load_gate(
     options.setdefault("generation_config", GenerationConfig.from_pretrained(path, **hub))
     result = load_full(None, *arguments, **options)
     model = result[0] if isinstance(result, tuple) else result
+    model.tokenizer_place = str(path)
     for specialist, origin in zip(model.specialists, origins, strict=True):
         specialist.ultrafuser_origin = origin
     return result
