@@ -23,7 +23,7 @@ from ultrafuser.training.results import TrainingResult
 from ultrafuser.training.stages import run_stages
 from ultrafuser.training.work import HELDOUT_FILE, finish_run, is_unfinished, work_folder, write_json
 
-__all__ = ["RecipeResult", "build_model", "train_recipe"]
+__all__ = ["RecipeResult", "build_model", "pick_device", "recipe_fingerprint", "train_recipe"]
 
 Resolve = Callable[[str], str]
 Losses = dict[str, dict[str, float]]  # method -> domain -> nats per token
@@ -92,7 +92,7 @@ def train_recipe(
         callbacks=callbacks,
         overwrite=overwrite,
         keep=keep,
-        recipe=_fingerprint(recipe),
+        recipe=recipe_fingerprint(recipe),
         before_stages=measure_parts,
         say=say,
     )
@@ -156,7 +156,7 @@ def build_model(recipe: Recipe, resolve: Resolve = str) -> tuple[Any, Any]:
         fusion=recipe.fusion.model_dump(),
         seed=recipe.seed,
         dtype=own if told else recipe.dtype,
-        device=_device(recipe.device),
+        device=pick_device(recipe.device),
         devices={name: spec.device for name, spec in recipe.specialists.items() if spec.device is not None},
         quantisation={name: spec.quantisation for name, spec in recipe.specialists.items()},
         revisions={name: spec.revision for name, spec in recipe.specialists.items() if spec.revision is not None},
@@ -169,7 +169,8 @@ def build_model(recipe: Recipe, resolve: Resolve = str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _device(wanted: str) -> str:
+def pick_device(wanted: str) -> str:
+    """A recipe's device in PyTorch's words; auto is this process's GPU, or else the processor."""
     if wanted != "auto":
         return wanted
     if torch.cuda.is_available():
@@ -191,7 +192,7 @@ def _parts(model: Any, material: Material, file: Path) -> Losses:
     return found
 
 
-def _fingerprint(recipe: Recipe) -> dict[str, Any]:
+def recipe_fingerprint(recipe: Recipe) -> dict[str, Any]:
     """What decides the result, beside stages and seed: another output, name or device goes on with the same run."""
     whole = recipe.portable().model_dump(mode="json")
     for data in whole["data"].values():
