@@ -179,7 +179,7 @@ def test_number_format_and_quantisation(run, fused_folder, specialist_folders, t
     ("options", "message"),
     [
         (("--dtype", "float7"), "--dtype: 'float7' is no number format for weights; choose float32"),
-        (("--quantise", "int3"), "--quantise: no 'int3'"),
+        (("--quantise", "int3"), "--quantise: 'int3' is not one of int4, int8"),
         (("--quantise", "int4", "--dtype", "float32"), "--quantise: int4 computes in bfloat16"),
         (("--device", "cuda:93"), "--device: 'cuda:93' is not on this machine"),
         (("--device", "gpu"), "--device: "),
