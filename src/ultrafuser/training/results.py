@@ -15,8 +15,8 @@ class StageResult:
     `best` holds the step and the losses of the best evaluation, `gate_weights` the mean weights {domain: {specialist:
     weight}} on the validation data (on the last training batches without it), `seconds` the time spent in the process
     that finished the stage. `stored`, of a stage that learnt from stored states: what lay on the disk
-    (`predictions`, null where the heads ran at every step; `gigabytes`) and `loss_bound`, the most in nats that the loss
-    of a token may have been off by for the way it is stored.
+    (`predictions`, null where the heads ran at every step; `gigabytes`) and `loss_bound`, the most in nats that a
+    token's loss may have been off by for the way it is stored.
     """
 
     name: str
