@@ -182,8 +182,8 @@ def _check(
             )
         if stage.stored_states is not None and model.alignment is not None:
             raise ValueError(
-                f"stages.{stage.name}.stored_states: {stage.stored_states!r} is for specialists that share a tokenizer, "
-                "and these do not; remove it"
+                f"stages.{stage.name}.stored_states: {stage.stored_states!r} is for specialists of one tokenizer, "
+                "and these differ; remove it"
             )
         if stage.train == "gate" and model.n_specialists == 1:
             raise ValueError(f"stages.{stage.name}.train: a gate over one specialist has nothing to learn")
