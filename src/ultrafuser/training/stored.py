@@ -10,7 +10,6 @@ specialists.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -28,7 +27,9 @@ from ultrafuser.modeling.gate import normalise
 from ultrafuser.modeling.inputs import check_labels, spread
 from ultrafuser.modeling.loss import CHUNK_BYTES, mixed_label_loss, response_loss
 from ultrafuser.training.predictions import Predictions
+from ultrafuser.training.stored_key import states_key
 from ultrafuser.training.stored_loss import Points, dense_loss, points_loss
+from ultrafuser.training.stored_step import gate_step, serves
 
 __all__ = [
     "StageStates",
@@ -132,11 +133,14 @@ class StageStates(NamedTuple):
 
 
 class Fused(NamedTuple):
-    """Token losses (B, R) in nats and gate weights (B, R, N), zero at padding; a bound on the error of the losses."""
+    """Token losses (B, R) in nats and gate weights (B, R, N), zero at padding; a bound on the error of the losses;
+    the sum of the losses, to learn from.
+    """
 
     token_loss: torch.Tensor
     gate_weights: torch.Tensor
     bound: float
+    total: torch.Tensor
 
 
 class StoredCollator:
@@ -174,10 +178,14 @@ def fused_from_states(
     keep_BR, vocabulary = labels_BR != IGNORE, model.config.vocab_size
     labels_M = labels_BR[keep_BR]
     check_labels(labels_M, vocabulary)
+    top_k, known = model.config.fusion["top_k"], known or {}
     with torch.autocast(device_type=labels_BR.device.type, enabled=False):
-        weights_MN = normalise(model.gate(hidden_MD), model.config.fusion["top_k"])
-    loss_M, bound = _loss(model, weights_MN, hidden_MD, labels_M, known or {})
-    return Fused(spread(loss_M, keep_BR), spread(weights_MN, keep_BR), bound)
+        if "pieces" in known and serves(model.gate, labels_M):
+            step = gate_step(model.gate, top_k, hidden_MD, known["pieces"], labels_M)
+            return Fused(spread(step.loss, keep_BR), spread(step.weights, keep_BR), 0.0, step.total)
+        weights_MN = normalise(model.gate(hidden_MD), top_k)
+    loss_M, bound = _loss(model, weights_MN, hidden_MD, labels_M, known)
+    return Fused(spread(loss_M, keep_BR), spread(weights_MN, keep_BR), bound, loss_M.sum())
 
 
 def _loss(
@@ -250,21 +258,6 @@ def bytes_needed(model: Any, dataset: ResponseDataset, form: str = "exact") -> i
     formats = [FORMATS[form] or specialist.dtype for specialist in model.specialists]
     row = sum(size * dtype.itemsize for size, dtype in zip(model.config.hidden_sizes, formats, strict=True))
     return int(offsets(dataset)[-1]) * row
-
-
-def states_key(model: Any, dataset: ResponseDataset, form: str = "exact") -> str:
-    """sha256 over every id of the data as each specialist reads it, every weight of the specialists, and the format.
-
-    The gate has no part in it: gates and seeds share the states.
-    """
-    digest = hashlib.sha256(f"{form} {dataset.content_hash()}".encode())
-    for specialist in model.specialists:
-        settings = {k: v for k, v in specialist.config.to_dict().items() if k not in ("_name_or_path", "use_cache")}
-        digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-        for name, tensor in (*specialist.named_parameters(), *specialist.named_buffers()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _array_file(folder: Path, j: int) -> Path:
