@@ -58,7 +58,8 @@ def split(model: Any, data: Any, states: Any, options: argparse.Namespace) -> di
 
     from ultrafuser.data import ResponseCollator
     from ultrafuser.modeling.gate import normalise
-    from ultrafuser.training.stored import StoredCollator, fused_from_states
+    from ultrafuser.training.stored import StoredCollator
+    from ultrafuser.training.stored_fusion import fused_from_states
 
     model.requires_grad_(False)
     model.gate.requires_grad_(True)

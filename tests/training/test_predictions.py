@@ -10,11 +10,12 @@ from tiny_runs import stage
 from ultrafuser.data import ResponseCollator
 from ultrafuser.modeling import UltraFuserForCausalLM
 from ultrafuser.recipe import StageConfig
-from ultrafuser.training import evaluate_response_loss, predictions, stored, stored_loss
+from ultrafuser.training import evaluate_response_loss, predictions, stored_fusion, stored_loss
 from ultrafuser.training.evaluation import evaluate_stored
 from ultrafuser.training.points import merge_tokens
 from ultrafuser.training.predictions import choose_kind, expected_bytes, store_predictions
-from ultrafuser.training.stored import StoredCollator, fused_from_states, store_states
+from ultrafuser.training.stored import StoredCollator, store_states
+from ultrafuser.training.stored_fusion import fused_from_states
 from ultrafuser.training.stored_loss import Points, points_loss
 
 KINDS = {"labels": "probabilities", "logits": "logits", "points": "logits"}
@@ -87,7 +88,7 @@ def test_the_step_in_parts_equals_the_plain_way(fused_model, train_data, from_di
     monkeypatch.setattr(stored_loss, "PIECE", 5 * fused_model.config.vocab_size)
     quick = fused_from_states(fused_model, batch["hidden"], batch["labels"], batch["known"])
     gradient = gate_gradient(fused_model, 0.5 * quick.total)
-    monkeypatch.setattr(stored, "serves", lambda *_: False)
+    monkeypatch.setattr(stored_fusion, "serves", lambda *_: False)
     plain = fused_from_states(fused_model, batch["hidden"], batch["labels"], batch["known"])
     assert torch.allclose(quick.token_loss, plain.token_loss, atol=1e-6)
     assert torch.allclose(quick.gate_weights, plain.gate_weights, atol=1e-6)
@@ -233,4 +234,4 @@ def test_a_batch_without_predictions_asks_the_heads(fused_model, train_data, tmp
     states = store_states(fused_model, train_data, tmp_path)
     batch = StoredCollator(states)([states[i] for i in BATCH])
     assert batch["known"] is None
-    assert stored.fused_from_states(fused_model, batch["hidden"], batch["labels"]).bound == 0
+    assert fused_from_states(fused_model, batch["hidden"], batch["labels"]).bound == 0

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,28 +23,20 @@ import torch
 from ultrafuser import files
 from ultrafuser.data import Example, ResponseCollator, ResponseDataset
 from ultrafuser.data.collator import IGNORE
-from ultrafuser.modeling.gate import normalise
-from ultrafuser.modeling.inputs import check_labels, spread
-from ultrafuser.modeling.loss import CHUNK_BYTES, mixed_label_loss, response_loss
 from ultrafuser.training.predictions import Predictions
 from ultrafuser.training.stored_key import states_key
-from ultrafuser.training.stored_loss import Points, dense_loss, points_loss
-from ultrafuser.training.stored_step import gate_step, serves
 
 __all__ = [
     "StageStates",
     "StoredCollator",
     "StoredStates",
     "bytes_needed",
-    "fused_from_states",
     "states_key",
     "store_states",
 ]
 
 STATES_FILE = "states.json"
 LOCK_FILE = ".lock"
-CPU_ROWS = 96  # positions whose logits are made at once on a CPU: small vocabularies then stay in its caches
-LOSS_BOUND = 1e-5  # nats; positions whose loss is not known as closely are left to the heads
 WINDOW = 8  # batches between two notes of what is done; within a window batches hold examples of like length
 FORMATS: dict[str, torch.dtype | None] = {"exact": None, "bfloat16": torch.bfloat16}  # None: the specialist's own
 Progress = Callable[[int, int], None]
@@ -132,17 +124,6 @@ class StageStates(NamedTuple):
         return {"predictions": kind, "gigabytes": sum(s.size() for s in found) / 1e9, "loss_bound": loss_bound}
 
 
-class Fused(NamedTuple):
-    """Token losses (B, R) in nats and gate weights (B, R, N), zero at padding; a bound on the error of the losses;
-    the sum of the losses, to learn from.
-    """
-
-    token_loss: torch.Tensor
-    gate_weights: torch.Tensor
-    bound: float
-    total: torch.Tensor
-
-
 class StoredCollator:
     """(index, Example) pairs to a batch for `fused_from_states`.
 
@@ -165,54 +146,6 @@ class StoredCollator:
             "labels": torch.from_numpy(labels_BR),
             "category": torch.tensor([example.category for _, example in pairs]),
         }
-
-
-def fused_from_states(
-    model: Any, hidden_MD: Sequence[torch.Tensor], labels_BR: torch.Tensor, known: Mapping[str, Any] | None = None
-) -> Fused:
-    """What the training form of the model's `forward` gives, without running the specialists' bodies.
-
-    Their heads run where nothing is `known` of their predictions, and at positions whose loss is not known to within
-    LOSS_BOUND. Raises ValueError where a label is no token of the fused vocabulary.
-    """
-    keep_BR, vocabulary = labels_BR != IGNORE, model.config.vocab_size
-    labels_M = labels_BR[keep_BR]
-    check_labels(labels_M, vocabulary)
-    top_k, known = model.config.fusion["top_k"], known or {}
-    with torch.autocast(device_type=labels_BR.device.type, enabled=False):
-        if "pieces" in known and serves(model.gate, labels_M):
-            step = gate_step(model.gate, top_k, hidden_MD, known["pieces"], labels_M)
-            return Fused(spread(step.loss, keep_BR), spread(step.weights, keep_BR), 0.0, step.total)
-        weights_MN = normalise(model.gate(hidden_MD), top_k)
-    loss_M, bound = _loss(model, weights_MN, hidden_MD, labels_M, known)
-    return Fused(spread(loss_M, keep_BR), spread(weights_MN, keep_BR), bound, loss_M.sum())
-
-
-def _loss(
-    model: Any,
-    weights_MN: torch.Tensor,
-    hidden_MD: Sequence[torch.Tensor],
-    labels_M: torch.Tensor,
-    known: Mapping[str, Any],
-) -> tuple[torch.Tensor, float]:
-    """Loss (M,) and a bound on the error of each, by what is known."""
-    if "values" in known:
-        loss_M, bound_M = points_loss(weights_MN, Points(**known))
-        unsure_M = ~(bound_M <= LOSS_BOUND)
-        if bool(unsure_M.any()):
-            hidden = [states[unsure_M] for states in hidden_MD]
-            exact = _loss(model, weights_MN[unsure_M], hidden, labels_M[unsure_M], {})[0]
-            loss_M = loss_M.masked_scatter(unsure_M, exact)
-        return loss_M, float(bound_M.masked_fill(unsure_M, 0).max()) if len(bound_M) else 0.0
-    if "pieces" in known:
-        return dense_loss(weights_MN, known["pieces"], labels_M), 0.0
-    if "own" in known:
-        return mixed_label_loss(weights_MN, known["own"]), 0.0
-    heads = model.heads
-    hidden_MD = [states.to(s.dtype) for states, s in zip(hidden_MD, model.specialists, strict=True)]
-    few = CPU_ROWS * 4 * heads[0].vocab_size * len(heads)
-    chunk = min(CHUNK_BYTES, few) if labels_M.device.type == "cpu" else CHUNK_BYTES
-    return response_loss(weights_MN, hidden_MD, heads, model.config.fusion["rule"], labels_M, chunk), 0.0
 
 
 def store_states(

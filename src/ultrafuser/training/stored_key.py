@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from ultrafuser.data import ResponseDataset
+from ultrafuser.modeling.quantisation import stored_parts
 
-__all__ = ["states_key", "tensor_parts"]
+__all__ = ["states_key"]
 
 
 def states_key(model: Any, dataset: ResponseDataset, form: str = "exact") -> str:
@@ -26,21 +26,12 @@ def states_key(model: Any, dataset: ResponseDataset, form: str = "exact") -> str
         digest.update(json.dumps([settings, sorted(adapted.items())], sort_keys=True, default=str).encode())
         for name, tensor in (*specialist.named_parameters(), *specialist.named_buffers()):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            for part in tensor_parts(tensor.detach()):
+            for part in stored_parts(tensor.detach()):
                 mark = (part.data_ptr(), part.dtype, part.shape, part.stride())
                 if mark not in seen:  # bases and heads may be shared; kept, so that no other takes its address
                     seen[mark] = _hash(part), part
                 digest.update(seen[mark][0])
     return digest.hexdigest()
-
-
-def tensor_parts(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The plain tensors that a tensor is made of: more than one where it is quantised."""
-    if not hasattr(tensor, "__tensor_flatten__"):
-        yield tensor
-        return
-    for name in tensor.__tensor_flatten__()[0]:
-        yield from tensor_parts(getattr(tensor, name))
 
 
 def _hash(tensor: torch.Tensor) -> bytes:

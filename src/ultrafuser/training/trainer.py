@@ -22,7 +22,8 @@ from ultrafuser.recipe import StageConfig
 from ultrafuser.training.evaluation import evaluate_response_loss, evaluate_stored
 from ultrafuser.training.health import GateHealth
 from ultrafuser.training.parameters import load_weights, save_weights, trainable_state
-from ultrafuser.training.stored import StageStates, StoredCollator, StoredStates, fused_from_states
+from ultrafuser.training.stored import StageStates, StoredCollator, StoredStates
+from ultrafuser.training.stored_fusion import fused_from_states
 from ultrafuser.training.work import (
     BEST,
     BEST_FILE,
