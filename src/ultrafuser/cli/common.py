@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ultrafuser.files import finite, write_whole
+from ultrafuser.zoo import resolve_data, resolve_source
 
 __all__ = [
     "DeviceOption",
@@ -74,9 +75,6 @@ SpecialistPathOption = Annotated[
     typer.Option("--specialist-path", metavar="NAME=FOLDER", help="Where a gate-only model finds a specialist."),
 ]
 
-ZOO_PREFIX = "zoo:"
-SAMPLE_PREFIX = "zoo-sample:"
-
 
 def human_console(json_path: str | None) -> Console:
     """Where a verb prints for a person: standard output, or standard error when `--json -` takes standard output."""
@@ -108,21 +106,3 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy and torch numbers and arrays
         return finite(value.tolist())
     return str(value)
-
-
-def resolve_source(source: str) -> str:
-    """The folder of a shipped model for "zoo:text"; anything else (folder, Hub id) as it is."""
-    if not source.startswith(ZOO_PREFIX):
-        return source
-    from ultrafuser import zoo
-
-    return str(zoo.path(source.removeprefix(ZOO_PREFIX)))
-
-
-def resolve_data(source: str) -> str:
-    """The file of a shipped sample for "zoo-sample:text/train"; anything else (file, folder, Hub id) as it is."""
-    if not source.startswith(SAMPLE_PREFIX):
-        return source
-    from ultrafuser import zoo
-
-    return str(zoo.sample_path(source.removeprefix(SAMPLE_PREFIX)))
