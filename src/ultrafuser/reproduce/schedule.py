@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from ultrafuser.files import write_whole
+from ultrafuser.reproduce.doing import JOB_FILE, Worker
 from ultrafuser.reproduce.plan import Plan
 from ultrafuser.reproduce.runs import Run, Store
-from ultrafuser.reproduce.worker import JOB_FILE, Worker
 
 MAX_THREADS = 8
 

@@ -10,21 +10,12 @@ import json
 import queue
 import sys
 import threading
-import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ultrafuser.reproduce.doing import JOB_FILE, Worker
 from ultrafuser.reproduce.plan import Plan
-from ultrafuser.reproduce.runs import Run, Store, in_order
 from ultrafuser.workers import end_with_parent, take_stdout
-
-JOB_FILE = "work/job.json"
-ERROR_FILE = "error.txt"
-SECONDS_FILE = "seconds.json"
-
-Say = Callable[[dict[str, Any]], None]
 
 
 def main(argv: list[str]) -> None:
@@ -43,72 +34,6 @@ def main(argv: list[str]) -> None:
     worker = Worker(folder, Plan.model_validate(job["plan"]), say)
     while True:
         worker.do(keys.get())
-
-
-class Worker:
-    """Does runs by key, in this process; `say` is told of progress, of each end and of each failure."""
-
-    def __init__(self, folder: Path, plan: Plan, say: Say) -> None:
-        from ultrafuser.reproduce.context import Context
-        from ultrafuser.reproduce.tables import wanted_runs
-
-        self.store = Store(folder, plan)
-        self.runs = in_order(wanted_runs(plan), plan)
-        self.context = Context(plan, self.store)
-        self.say = say
-
-    def do(self, key: str) -> None:
-        """Do one run; whatever it raises is told and written to error.txt in its folder, and ends nothing else."""
-        run = self.runs[key]
-        self.say({"started": key})
-        try:
-            self._do(key, run)
-        except Exception as error:
-            place = self.store.work(run)
-            place.mkdir(parents=True, exist_ok=True)
-            (place / ERROR_FILE).write_text(traceback.format_exc(), encoding="utf-8")
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            self.say({"failed": key, "error": reason[0]})
-
-    def _do(self, key: str, run: Run) -> None:
-        if self.store.has(run):  # another worker that outlived its parent may have done it
-            self.say({"done": key, "seconds": 0.0})
-            return
-        clock = _Clock(self.store.work(run) / SECONDS_FILE)
-        found = {earlier.name: self.store.read(earlier) for earlier in run.after}
-        last = (0.0, "")
-
-        def report(phase: str, done: int, total: int, loss: float | None) -> None:
-            nonlocal last
-            now = time.monotonic()
-            if phase != last[1] or done >= total or now - last[0] > 0.5:
-                last = (now, phase)
-                clock.keep()
-                self.say({"at": key, "phase": phase, "done": done, "total": total, "loss": loss})
-
-        result = run.function(self.context.of(run, report), dict(run.inputs), found)
-        self.store.write(run, result, clock.seconds())
-        self.say({"done": key, "seconds": clock.seconds()})
-
-
-class _Clock:
-    """Seconds that a run took, added up over the calls that worked on it."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.before = float(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else 0.0
-        self.started = time.monotonic()
-        self.kept = self.started
-
-    def seconds(self) -> float:
-        return self.before + time.monotonic() - self.started
-
-    def keep(self) -> None:
-        from ultrafuser.files import write_whole
-
-        if time.monotonic() - self.kept > 5:
-            self.kept = time.monotonic()
-            write_whole(self.file, json.dumps(self.seconds()))
 
 
 def _use_threads(count: int) -> None:

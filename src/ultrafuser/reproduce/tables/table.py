@@ -102,11 +102,11 @@ class TableSpec:
 
 
 def loss_columns(plan: Plan) -> list[Column]:
-    """A column of losses for every domain and kind of held-out data, then their mean over the domains."""
+    """A column of losses for every domain and kind of held-out data, then the mean over the domains."""
     from ultrafuser.reproduce.cells import MEAN
 
     columns = [Column(name, name, "nats", "low") for name in plan.columns]
-    return [*columns, Column(MEAN, f"mean of {', '.join(plan.domains)}", "nats", "low")]
+    return [*columns, Column(MEAN, "mean", "nats", "low")]
 
 
 def items_of(result: Mapping[str, Any], name: str) -> list[Any]:
