@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 import traceback
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from ultrafuser.reproduce.tables import wanted_runs
 JOB_FILE = "work/job.json"  # what the workers are told
 ERROR_FILE = "error.txt"
 SECONDS_FILE = "seconds.json"
+WORK = "work"  # where trainings keep their checkpoints
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -62,7 +64,16 @@ class Worker:
 
         result = run.function(self.context.of(run, report), dict(run.inputs), found)
         self.store.write(run, result, clock.seconds())
+        self._tidy(run)
         self.say({"done": key, "seconds": clock.seconds()})
+
+    def _tidy(self, run: Run) -> None:
+        """Drop what only going on needs: checkpoints and training logs; models stay."""
+        place = self.store.work(run)
+        for name in (ERROR_FILE, SECONDS_FILE):
+            (place / name).unlink(missing_ok=True)
+        for work in [path for path in place.rglob(WORK) if path.is_dir()]:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 class _Clock:

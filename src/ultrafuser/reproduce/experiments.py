@@ -79,7 +79,6 @@ def train_fused(context: Context, inputs: dict[str, Any], found: dict[str, Resul
     from ultrafuser.modeling import save_fused
     from ultrafuser.training import run_stages
     from ultrafuser.training.step_report import StepReport
-    from ultrafuser.training.work import finish_run, is_unfinished
 
     recipe = context.plan.open_recipe(inputs["seed"], inputs["changes"])
     stages = [StageConfig(**stage) for stage in inputs["stages"]]
@@ -93,7 +92,6 @@ def train_fused(context: Context, inputs: dict[str, Any], found: dict[str, Resul
         items.update(context.measure(trained, tokenizer, f"after {stage.name}", {stage.name: inputs["weights"]}))
 
     output = context.folder / "model"
-    going_on = is_unfinished(output)
     result = run_stages(
         model,
         tokenizer,
@@ -108,9 +106,9 @@ def train_fused(context: Context, inputs: dict[str, Any], found: dict[str, Resul
         after_stage=after_stage,
         eval_batch_size=context.plan.batch_size,
         tensorboard=False,
+        overwrite=True,  # of a model that was saved just before a kill; the same run is gone on with
     )
-    save_fused(model, tokenizer, output, overwrite=going_on or (output / "config.json").exists())
-    finish_run(output)
+    save_fused(model, tokenizer, output, overwrite=True)
     return {
         "items": items,
         "specialists": list(model.config.specialist_names),

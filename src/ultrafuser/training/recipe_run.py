@@ -23,7 +23,7 @@ from ultrafuser.training.results import TrainingResult
 from ultrafuser.training.stages import run_stages
 from ultrafuser.training.work import HELDOUT_FILE, finish_run, is_unfinished, work_folder, write_json
 
-__all__ = ["RecipeResult", "build_model", "train_recipe"]
+__all__ = ["RecipeResult", "build_model", "pick_device", "recipe_fingerprint", "train_recipe"]
 
 Resolve = Callable[[str], str]
 Losses = dict[str, dict[str, float]]  # method -> domain -> nats per token
@@ -90,7 +90,7 @@ def train_recipe(
         callbacks=callbacks,
         overwrite=overwrite,
         keep=keep,
-        recipe=_fingerprint(recipe),
+        recipe=recipe_fingerprint(recipe),
         before_stages=measure_parts,
         say=say,
     )
@@ -148,7 +148,7 @@ def build_model(recipe: Recipe, resolve: Resolve = str) -> tuple[Any, Any]:
         fusion=recipe.fusion.model_dump(),
         seed=recipe.seed,
         dtype=dtype,
-        device=_device(recipe.device),
+        device=pick_device(recipe.device),
         revisions={name: spec.revision for name, spec in recipe.specialists.items() if spec.revision is not None},
     )
     for name, template in zip(model.config.specialist_names, model.config.templates, strict=True):
@@ -159,7 +159,8 @@ def build_model(recipe: Recipe, resolve: Resolve = str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _device(wanted: str) -> str:
+def pick_device(wanted: str) -> str:
+    """A recipe's device in PyTorch's words; auto is this process's GPU, or else the processor."""
     if wanted != "auto":
         return wanted
     if torch.cuda.is_available():
@@ -181,7 +182,7 @@ def _parts(model: Any, material: Material, file: Path) -> Losses:
     return found
 
 
-def _fingerprint(recipe: Recipe) -> dict[str, Any]:
+def recipe_fingerprint(recipe: Recipe) -> dict[str, Any]:
     """What decides the result, beside stages and seed: another output, name or device goes on with the same run."""
     whole = recipe.portable().model_dump(mode="json")
     for data in whole["data"].values():
