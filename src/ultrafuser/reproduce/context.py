@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from ultrafuser.reproduce.plan import Plan
 from ultrafuser.reproduce.runs import Run, Store
 
 if TYPE_CHECKING:
+    from ultrafuser.baselines import Setting
     from ultrafuser.data import Conversation, ResponseDataset
     from ultrafuser.training.material import Material
 
@@ -35,14 +35,15 @@ class Context:
     folder: Path = Path()
     report: Report = silent
     _materials: dict[str, Material] = field(default_factory=dict)
-    _templates: dict[str, tuple[list[str], Any]] = field(default_factory=dict)
+    _settings: dict[int, Setting] = field(default_factory=dict)
+    _heldout: list[Conversation] = field(default_factory=list)
 
     def of(self, run: Run, report: Report) -> Context:
         """The context of one run."""
         return replace(self, folder=self.store.work(run), report=report)
 
     def path_of(self, result: Mapping[str, Any]) -> Path:
-        """The model folder that an earlier run left: its result's "folder", relative to the whole's folder."""
+        """The model folder that an earlier run left, which its result holds as "folder"."""
         return self.store.folder / result["folder"]
 
     def build(self, recipe: Recipe) -> tuple[Any, Any]:
@@ -60,9 +61,39 @@ class Context:
             self._materials[key] = load_material(recipe, list(templates), tokenizer, zoo.resolve_data)
         return self._materials[key]
 
-    @cached_property
+    def setting(self, seed: int) -> Setting:
+        """What the baselines start from; its held-out data are those of every column. Cached by seed."""
+        from ultrafuser.baselines import Setting
+
+        if seed not in self._settings:
+            opened = Setting.from_recipe(
+                self.plan.open_recipe(seed),
+                self.folder,
+                base=self.plan.base,
+                resolve=zoo.resolve_source,
+                resolve_data=zoo.resolve_data,
+            )
+            self._settings[seed] = replace(
+                opened,
+                conversations=replace(opened.conversations, heldout=self.heldout),
+                material=replace(
+                    opened.material, heldout=self.heldout_set(list(opened.templates.values()), opened.tokenizer)
+                ),
+            )
+        return self._settings[seed]
+
+    def relative(self, folder: Path) -> str:
+        """A model folder as results keep it: relative to the whole's folder where it lies in it."""
+        return str(folder.relative_to(self.store.folder) if folder.is_relative_to(self.store.folder) else folder)
+
+    @property
     def heldout(self) -> list[Conversation]:
         """The held-out conversations of every column, those that are too long in any template left out."""
+        if not self._heldout:
+            self._heldout.extend(self._read_heldout())
+        return self._heldout
+
+    def _read_heldout(self) -> list[Conversation]:
         from ultrafuser.data import ResponseDataset, load_conversations
 
         files = {name: self.plan.recipe["data"][name]["heldout"] for name in self.plan.domains} | self.plan.extra
@@ -76,7 +107,8 @@ class Context:
         if not found:
             raise ValueError("data: no held-out conversations to measure on; name some under data.DOMAIN.heldout")
         recipe = self.plan.open_recipe()
-        templates, tokenizer = self._templates_of(recipe)
+        model, tokenizer = self.build(recipe)
+        templates = list(model.config.templates)
         whole = ResponseDataset.from_conversations(found, templates, tokenizer, max_length=recipe.max_length)
         fitting = {example.id for example in whole.examples}
         return [conversation for conversation in found if conversation.id in fitting]
@@ -112,7 +144,3 @@ class Context:
             name: [[e.id, e.category, e.loss_sum, e.n_tokens, list(e.weights)] for e in losses.per_example]
             for name, losses in found.items()
         }
-
-    def _templates_of(self, recipe: Recipe) -> tuple[list[str], Any]:
-        model, tokenizer = self.build(recipe)
-        return list(model.config.templates), tokenizer

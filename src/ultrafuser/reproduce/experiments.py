@@ -112,7 +112,7 @@ def train_fused(context: Context, inputs: dict[str, Any], found: dict[str, Resul
     return {
         "items": items,
         "specialists": list(model.config.specialist_names),
-        "folder": str(output.relative_to(context.store.folder)),
+        "folder": context.relative(output),
         "curves": {stage.name: curve(result.history, stage.name) for stage in stages},
         "stages": [{"name": s.name, "before": s.before, "after": s.after, "best": s.best} for s in result.stages],
         "made": cost_of(model, stages, material.train, recipe.seed, inputs["weights"] is None),
