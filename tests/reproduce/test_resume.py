@@ -21,7 +21,8 @@ def test_killed_it_goes_on(micro_recipe, tmp_path) -> None:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     end = time.monotonic() + 300
     while not list(folder.glob("work/fused*/model/work/2-all/checkpoint-*")):
-        assert time.monotonic() < end and process.poll() is None, "no checkpoint"
+        assert time.monotonic() < end, "no checkpoint"
+        assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)  # the command alone: its worker must end by itself
     process.wait()

@@ -164,10 +164,14 @@ class Setting:
         return self.base
 
     def fuse(self, specialists: Mapping[str, Any], templates: Mapping[str, str], **options: Any) -> Any:
-        """A fused model of opened models (of one: how a plain model trains); `options` go to `from_specialists`."""
+        """A fused model of opened models (of one: how a plain model trains); `options` go to `from_specialists`.
+
+        Its vocabulary is the tokenizer's, however the models' tables are padded, so that losses compare.
+        """
         from ultrafuser.modeling import UltraFuserForCausalLM
 
-        settings: dict[str, Any] = {"seed": self.seed, "device": self.device} | options
+        vocabulary = 1 + max(self.tokenizer.get_vocab().values())
+        settings: dict[str, Any] = {"seed": self.seed, "device": self.device, "vocab_size": vocabulary} | options
         return UltraFuserForCausalLM.from_specialists(specialists, templates=templates, **settings)
 
     # ---- data ----
@@ -182,6 +186,22 @@ class Setting:
         return encoded(self, templates, domains)
 
     # ---- stages ----
+
+    @property
+    def fused_stages(self) -> list[StageConfig]:
+        """The recipe's own stages, for a comparator that is fused too; the last is cut or prolonged to make up `steps`.
+
+        Raises ValueError where the stages before the last take all steps.
+        """
+        *before, last = self.recipe.stages
+        left = self.steps - sum(stage.steps for stage in before)
+        if left < 1:
+            raise ValueError(
+                f"--steps: {self.steps} leaves none for the recipe's last stage {last.name!r}, after "
+                f"{self.steps - left} of the others; give more"
+            )
+        settings = last.model_dump() | {"steps": left, "warmup_steps": min(last.warmup_steps, left - 1)}
+        return [*before, StageConfig(**settings)]
 
     def stage(self, name: str, train: str = "specialists", **changes: Any) -> StageConfig:
         """The stage of a comparator: the recipe's last that trains what `train` trains, for `steps` steps.

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_utils import slice_logits_to_keep
 
 from ultrafuser.modeling import assemble, checkpoint
+from ultrafuser.modeling.assemble import Source
 from ultrafuser.modeling.cache import SpecialistCache
 from ultrafuser.modeling.configuration import UltraFuserConfig
 from ultrafuser.modeling.decoding import FusedGenerationMixin
@@ -229,7 +230,7 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
     @classmethod
     def from_specialists(
         cls,
-        sources: Mapping[str, assemble.Source],
+        sources: Mapping[str, Source],
         *,
         templates: Mapping[str, str | None] | Sequence[str | None] | None = None,
         gate: str | Mapping[str, Any] = "token",

@@ -15,7 +15,10 @@ from ultrafuser.reproduce.tables.table import Column, Finding, Row, Table, Table
 TITLE = "Table 2: direct training, two stages, balanced batches"
 BALANCED = "balanced"
 LABELS = {
-    "direct": ("direct", "everything learns from the first step on, for as many steps as both stages have; random batches"),
+    "direct": (
+        "direct",
+        "everything learns from the first step on, as many steps as both stages; random batches",
+    ),
     "direct_full": ("direct, equal full steps", "as many steps as stage 2 has; random batches"),
     "two_stages": ("+ two stages", "the gate alone first; random batches"),
     BALANCED: ("+ balanced batches", "the paper's method: the fused model of the other tables"),
