@@ -8,6 +8,7 @@ import torch
 
 from ultrafuser.modeling import assemble
 from ultrafuser.modeling.gate import ConstantGate, TokenGate
+from ultrafuser.modeling.manner import Manner
 from ultrafuser.modeling.specialists import describe
 from ultrafuser.modeling.vocabulary import check_tokens, tokenizer_of
 
@@ -36,7 +37,7 @@ def add_specialist(
     if name in model.config.specialist_names:
         raise ValueError(f"specialists.{name}: there is a specialist of this name already; choose another name")
     revisions = {} if revision is None else {name: revision}
-    opened = assemble.open_all({name: source}, revisions, model.dtype)
+    opened = assemble.open_all({name: source}, revisions, Manner(dtype=model.dtype, device=model.device))
     tokenizer = tokenizer_of(opened[name])
     tokenizers = {} if tokenizer is None else {name: tokenizer}
     check_tokens(_first_tokenizer(model) | tokenizers)
@@ -54,7 +55,7 @@ def add_specialist(
     config.templates.extend(assemble.find_templates([name], tokenizers, {name: template}))
     config.sources.append(assemble.provenance(opened[name]))
     kept = [*range(model.n_specialists), None]
-    result = _rejoin(model, config, kept, opened[name].to(model.device), f"{name} added")
+    result = _rejoin(model, config, kept, opened[name], f"{name} added")
     if name in result.config.projected and model.gate_is_trained:
         width, size = result.config.projected[name], result.config.gate["projection_size"]
         result.config.gate_training["changes"][-1] += f" (its projection for the gate, {width} to {size}, is untrained)"

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from transformers import TrainerCallback
 
 from ultrafuser.modeling import UltraFuserForCausalLM, save_fused
-from ultrafuser.modeling.specialists import open_specialist, open_tokenizer
+from ultrafuser.modeling.specialists import open_tokenizer
 from ultrafuser.modeling.specialists import resolve as find_origin
 from ultrafuser.recipe import Recipe
 from ultrafuser.training.evaluation import evaluate_many, evaluate_response_loss
@@ -66,6 +66,8 @@ def train_recipe(
     """
     if gate_only:
         _refuse_learning_specialists(recipe)
+    else:
+        _refuse_quantised(recipe)
     started, output = time.perf_counter(), Path(recipe.output)
     going_on = is_unfinished(output)
     say("opening the specialists")
@@ -126,6 +128,16 @@ def _refuse_learning_specialists(recipe: Recipe) -> None:
             )
 
 
+def _refuse_quantised(recipe: Recipe) -> None:
+    """Raise ValueError where a specialist is quantised: a self-contained checkpoint could not hold it."""
+    for name, spec in recipe.specialists.items():
+        if spec.quantisation is not None:
+            raise ValueError(
+                f"specialists.{name}.quantisation: {spec.quantisation} weights are not saved, they are made anew at "
+                "every opening; add --gate-only, or leave quantisation out"
+            )
+
+
 def build_model(recipe: Recipe, resolve: Resolve = str) -> tuple[Any, Any]:
     """The fused model of a recipe, gate untrained, on the recipe's device, and its tokenizer."""
     sources: dict[str, Any] = {}
@@ -135,20 +147,18 @@ def build_model(recipe: Recipe, resolve: Resolve = str) -> tuple[Any, Any]:
         origins[name] = find_origin(sources[name], spec.revision, f"specialists.{name}.source")
     canonical = recipe.tokenizer_name
     tokenizer = open_tokenizer(origins[canonical], f"specialists.{canonical}.source")
-    dtype: str | None = recipe.dtype
-    if any(spec.dtype is not None for spec in recipe.specialists.values()):
-        for name, spec in recipe.specialists.items():
-            field = f"specialists.{name}.source"
-            sources[name] = open_specialist(sources[name], spec.revision, spec.dtype or recipe.dtype, field=field)
-        dtype = None  # the widest of them
+    own = {name: spec.dtype or recipe.dtype for name, spec in recipe.specialists.items()}
+    told = any(spec.dtype is not None for spec in recipe.specialists.values())
     model = UltraFuserForCausalLM.from_specialists(
         sources,
         templates={name: spec.template for name, spec in recipe.specialists.items()},
         gate=recipe.gate.model_dump(exclude_none=True),
         fusion=recipe.fusion.model_dump(),
         seed=recipe.seed,
-        dtype=dtype,
+        dtype=own if told else recipe.dtype,
         device=pick_device(recipe.device),
+        devices={name: spec.device for name, spec in recipe.specialists.items() if spec.device is not None},
+        quantisation={name: spec.quantisation for name, spec in recipe.specialists.items()},
         revisions={name: spec.revision for name, spec in recipe.specialists.items() if spec.revision is not None},
     )
     for name, template in zip(model.config.specialist_names, model.config.templates, strict=True):
@@ -187,4 +197,6 @@ def recipe_fingerprint(recipe: Recipe) -> dict[str, Any]:
     whole = recipe.portable().model_dump(mode="json")
     for data in whole["data"].values():
         data.pop("heldout")
+    for specialist in whole["specialists"].values():
+        specialist.pop("device")
     return {key: whole[key] for key in ("specialists", "tokenizer", "gate", "fusion", "data", "max_length", "dtype")}
