@@ -17,6 +17,7 @@ from ultrafuser.reproduce.scales import ALL, GATE, SCALES, Scale
 
 COMPOSITE = "composite"
 HELDOUT_FOLDER = "heldout"
+SAMPLE = "sample"  # the benchmarks' items that come with the package
 SUFFIXES = (".json", ".jinja", ".safetensors", ".model")
 
 
@@ -36,6 +37,8 @@ class Plan(BaseModel):
     keep: str = "best"
     batch_size: int = 16
     digest: str = ""
+    benchmark_data: str = SAMPLE
+    benchmark_digest: str = ""
 
     @property
     def settings(self) -> Scale:
@@ -76,11 +79,13 @@ def make_plan(
     seeds: int | None = None,
     data: Path | None = None,
     recipe: Path | None = None,
+    benchmarks: Path | None = None,
 ) -> Plan:
     """The plan of a scale. `tables` are the names to make; `seeds` how many, None the scale's own number.
 
     `data` is a folder with a folder (or file) of training conversations for each domain, and held-out ones under
     heldout/ where it has them: else the shipped held-out items serve. `recipe` replaces the shipped trio and sample.
+    `benchmarks` is a folder with the benchmarks' data (docs/evaluation.md); without it the shipped items are asked.
     Raises ValueError for what does not exist, before anything is opened.
     """
     size = lookup(SCALES, scale, "--scale")
@@ -101,6 +106,8 @@ def make_plan(
         extra=extra,
         seeds=list(range(seeds if seeds is not None else size.seeds)),
         tables=list(tables),
+        benchmark_data=SAMPLE if benchmarks is None else str(benchmarks.absolute()),
+        benchmark_digest="" if benchmarks is None else _names_and_sizes(benchmarks),
     )
     return plan.model_copy(update={"digest": _digest(plan)})
 
@@ -160,6 +167,14 @@ def _given(recipe: Path | None, size: Scale) -> Recipe:
     stages = [stage.model_copy(update={"name": name}) for stage, name in zip(found.stages, (GATE, ALL), strict=True)]
     copy = found.model_copy(update={"stages": stages})
     return copy
+
+
+def _names_and_sizes(folder: Path) -> str:
+    """A mark of a folder of benchmarks; a handful of items changed in place and in size would go unnoticed."""
+    if not folder.is_dir():
+        raise ValueError(f"--benchmarks: {folder} is no folder; give one that holds NAME.jsonl files")
+    files = sorted((file.name, file.stat().st_size) for file in folder.iterdir() if file.is_file())
+    return sha256(repr(files).encode()).hexdigest()[:16]
 
 
 def _digest(plan: Plan) -> str:

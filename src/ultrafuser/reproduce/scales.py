@@ -38,7 +38,8 @@ class Size:
 class Scale:
     """One size of the reproduction. `tables` None means all; limits count conversations of each domain, None is all.
 
-    `checkpoints` is how many of a training are looked at where a table is about checkpoints (the paper: 12).
+    `checkpoints` is how many of a training are looked at where a table is about checkpoints (the paper: 12);
+    `benchmarks` are asked of every model of Table 1: where models are small, those alone that need no written answers.
     """
 
     summary: str
@@ -51,6 +52,8 @@ class Scale:
     validation_share: float = 0.15
     max_length: int = 640
     checkpoints: int = 12
+    benchmarks: tuple[str, ...] = ("truthfulqa",)
+    benchmark_limit: int | None = 100
     workers: int = 2
     recipe: str | None = None
     needs_gpu: bool = False
@@ -69,6 +72,7 @@ SCALES: dict[str, Scale] = {
         train_limit=24,
         heldout_limit=4,
         checkpoints=3,
+        benchmark_limit=2,
     ),
     "tiny": Scale(
         "one seed and the main tables on the shipped trio and sample: about 90 minutes on two cores",
@@ -89,6 +93,8 @@ SCALES: dict[str, Scale] = {
         seeds=1,
         gate=Size(400, 64, 2e-5),
         full=Size(5000, 32, 2e-5),
+        benchmarks=("truthfulqa", "humaneval", "gsm8k", "math", "sat_math", "aqua"),
+        benchmark_limit=None,
         workers=1,
         recipe="paper",
         needs_gpu=True,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+
 from ultrafuser.baselines import find_baseline
 from ultrafuser.reproduce import paper
+from ultrafuser.reproduce.cells import Cell
 from ultrafuser.reproduce.methods import equal_operations_run, lacking, method_names, method_run
 from ultrafuser.reproduce.plan import Plan
-from ultrafuser.reproduce.runs import Run
+from ultrafuser.reproduce.runs import Result, Run
+from ultrafuser.reproduce.tables.table import Column
+from ultrafuser.reproduce.tasks import tasks_run
 
 # The run of the specialists gives these already.
 READ_ANYWAY = ("specialist", "uniform")
@@ -40,6 +45,27 @@ def missing(method: str) -> str:
     """Why a method was not run: the package that is not installed."""
     package = lacking(method)
     return f"needs the package {package}, which is not installed" if package else ""
+
+
+def tasks_of(plan: Plan, sources: Sequence[Run | str]) -> list[Run]:
+    """The benchmarks of the scale, asked of the models that these runs left, or of specialists."""
+    return [tasks_run(plan, source) for source in sources] if plan.settings.benchmarks else []
+
+
+def task_columns(found: Iterable[Mapping[str, Cell]]) -> list[Column]:
+    """A column for every benchmark in which some row has more than nothing."""
+    names = dict.fromkeys(name for cells in found for name, cell in cells.items() if cell.mean > 0)
+    return [Column(name, name, "percent", "high") for name in names]
+
+
+def task_cells(found: Iterable[Result]) -> dict[str, Cell]:
+    """Scores in percent by benchmark, one value for each seed's model."""
+    by_name: dict[str, list[float]] = {}
+    for result in found:
+        for name, score in result["scores"].items():
+            if score["score"] is not None:
+                by_name.setdefault(name, []).append(100 * score["score"])
+    return {name: cell for name, values in by_name.items() if (cell := Cell.of(values)) is not None}
 
 
 def summary(method: str) -> str:

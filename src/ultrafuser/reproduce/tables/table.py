@@ -80,8 +80,10 @@ class Table:
     best_by_group: bool = False
 
     def as_dict(self) -> dict[str, dict[str, dict[str, float]]]:
-        """{row: {column: {"mean", "sd", "n"}}}."""
-        return {row.key: {key: cell.as_dict() for key, cell in row.cells.items()} for row in self.rows if row.cells}
+        """{row: {column: {"mean", "sd", "n"}}}: what is shown, and no more."""
+        keys = [column.key for column in self.columns]
+        cells = {row.key: {key: row.cells[key].as_dict() for key in keys if key in row.cells} for row in self.rows}
+        return {row: found for row, found in cells.items() if found}
 
     def best(self, column: Column, group: str = "") -> float | None:
         """The best mean of a column among the rows that are no oracle, or those of a group; None without a contest."""

@@ -9,6 +9,7 @@ from statistics import fmean
 from ultrafuser.reproduce import paper
 from ultrafuser.reproduce.cells import (
     MEAN,
+    Cell,
     Difference,
     Item,
     best_per_domain,
@@ -44,7 +45,14 @@ def needs(plan: Plan) -> list[Run]:
         *fused_runs(plan),
         *(run for method in methods for run in methods_in.runs_of(plan, method)),
         *(run for method in methods for run in methods_in.equal_runs_of(plan, method)),
+        *methods_in.tasks_of(plan, _asked(plan)),
     ]
+
+
+def _asked(plan: Plan) -> list[Run | str]:
+    """The models that the benchmarks are asked of: specialists, the fused model, the rivals at equal steps."""
+    rivals = [run for method in methods_in.rivals(plan) for run in methods_in.runs_of(plan, method)]
+    return [*plan.specialists, *fused_runs(plan), *rivals]
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,7 @@ class _Line:
 
     row: Row
     items: Seeds
+    asked: Sequence[Run | str] = ()
 
 
 def make(plan: Plan, results: Results) -> Table:
@@ -60,13 +69,15 @@ def make(plan: Plan, results: Results) -> Table:
     lines = [line for part in (_specialists, _fused, _rivals, _oracles) for line in part(plan, results)]
     lines.sort(key=lambda line: GROUPS.index(line.row.group))
     ours = next(line.items for line in lines if line.row.key == OURS)
-    rows = [_numbered(plan, line, ours) for line in lines]
+    tasks = {line.row.key: methods_in.task_cells(results.all(methods_in.tasks_of(plan, line.asked))) for line in lines}
+    scored = methods_in.task_columns(tasks.values())
+    rows = [_numbered(plan, line, ours, tasks[line.row.key]) for line in lines]
     return Table(
         TITLE,
         "Held-out loss in nats per response token, lower is better; trained methods as they were best on the "
         "validation data. Equal data and steps is the paper's rule; below it the same rivals with the fused model's "
-        "training operations.",
-        loss_columns(plan),
+        "training operations. Scores of benchmarks, in percent, stand there where some model has more than nothing.",
+        [*loss_columns(plan), *scored],
         rows,
         paper_columns=[Column(name, name, "percent") for name in ("text", "code", "math", paper.AVERAGE)],
         paper_text="The paper's figures are scores in percent, higher is better: text is the mean of TruthfulQA and "
@@ -78,11 +89,12 @@ def make(plan: Plan, results: Results) -> Table:
     )
 
 
-def _numbered(plan: Plan, line: _Line, ours: Seeds) -> Row:
+def _numbered(plan: Plan, line: _Line, ours: Seeds, tasks: Mapping[str, Cell]) -> Row:
     differences: dict[str, Difference] = {}
     if line.items and ours and line.row.key != OURS:
         differences = paired_differences(line.items, ours, plan.columns, plan.domains)
-    return replace(line.row, cells=loss_cells(line.items, plan.columns, plan.domains), differences=differences)
+    cells = loss_cells(line.items, plan.columns, plan.domains)
+    return replace(line.row, cells={**cells, **tasks}, differences=differences)
 
 
 def _specialists(plan: Plan, results: Results) -> Iterator[_Line]:
@@ -98,7 +110,7 @@ def _specialists(plan: Plan, results: Results) -> Iterator[_Line]:
             paper=methods_in.by_domain(name) if name in paper.TABLE_1 else {},
             missing=why,
         )
-        yield _Line(row, [] if result is None else [items_of(result, name)])
+        yield _Line(row, [] if result is None else [items_of(result, name)], [] if mixed else [name])
 
 
 def _fused(plan: Plan, results: Results) -> Iterator[_Line]:
@@ -113,6 +125,7 @@ def _fused(plan: Plan, results: Results) -> Iterator[_Line]:
     yield _Line(
         Row(OURS, "fused, stage 2", note=note, group=GROUPS[1], ours=True, paper=scores, missing=why),
         [items_of(one, ALL) for one in found],
+        runs,
     )
 
 
@@ -122,7 +135,7 @@ def _rivals(plan: Plan, results: Results) -> Iterator[_Line]:
         found, why = results.all(runs), methods_in.missing(method) or results.why(runs)
         note = _cost([one["made"] for one in found], found[0]["made"]["note"] if found else "")
         scores = methods_in.paper_scores(method)
-        yield _Line(Row(method, method, note=note, group=GROUPS[2], paper=scores, missing=why), _items(found))
+        yield _Line(Row(method, method, note=note, group=GROUPS[2], paper=scores, missing=why), _items(found), runs)
         again, why = results.all(equal), results.why(equal)
         if _items(again) or why:
             note = _cost([one["made"] for one in again if one["items"]], "")
