@@ -1,6 +1,6 @@
 """How well two tokenizers can be fused: shared tokens, and positions of answers at which the second one takes part.
 
-python benchmarks/tokenizer_overlap.py coder-0.5b.gguf gemma-270m.gguf --data text=dolly.jsonl.gz --data math=gsm8k.jsonl.gz
+python benchmarks/tokenizer_overlap.py coder.gguf gemma.gguf --data text=dolly.jsonl.gz --data math=gsm8k.jsonl.gz
 """
 
 import argparse
