@@ -180,7 +180,7 @@ def _check(
                 f"stages.{stage.name}.train: {stage.train!r} would train a gate that forced_gate_weights replaces; "
                 "train: specialists"
             )
-        if stage.stored_states is not None and getattr(model.config, "vocabularies", None):
+        if stage.stored_states is not None and model.config.vocabularies:
             raise ValueError(
                 f"stages.{stage.name}.stored_states: the specialists' tokenizers differ, and not every one takes part "
                 "in every position; remove stored_states"
