@@ -77,6 +77,9 @@ def quantise(specialist: Any, kind: str, field: str) -> Any:
     specialist.requires_grad_(False)
     for layer in fitting:
         quantize_(layer, config)
+    for parameter in specialist.parameters():
+        if not is_quantised(parameter):
+            parameter.data = parameter.data.clone()  # else one of them would keep the whole file mapped in memory
     specialist.ultrafuser_quantisation = kind
     return specialist
 
