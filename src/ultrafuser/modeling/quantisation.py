@@ -88,7 +88,7 @@ def quantise(specialist: Any, kind: str, field: str) -> Any:
 
 
 def _give_back() -> None:
-    """Hand the memory that rounding took back to the system, which glibc would keep for later: more than the integers."""
+    """Hand the memory that rounding took back to the system; glibc would keep more than the integers need."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
