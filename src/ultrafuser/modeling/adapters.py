@@ -106,7 +106,8 @@ def regroup(specialists: Sequence[Any]) -> list[Any]:
 
     Where that takes a new module it shares the base's weights, and has copies of the adapters.
     """
-    result, by_base = list(specialists), {}
+    result = list(specialists)
+    by_base: dict[int, list[int]] = {}
     for i, specialist in enumerate(result):
         if isinstance(specialist, SharedSpecialist):
             by_base.setdefault(id(specialist.get_input_embeddings().weight), []).append(i)
