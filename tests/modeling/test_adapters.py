@@ -8,7 +8,7 @@ import torch
 
 pytest.importorskip("peft")
 sys.path.insert(0, str(Path(__file__).parent))
-from adapter_zoo import BASES, OneByOne, make_adapter, make_base, make_pair
+from adapter_zoo import BASES, OneByOne, make_pair
 
 from ultrafuser.modeling import UltraFuserForCausalLM
 from ultrafuser.modeling.adapted_linear import AdaptedLinear
@@ -29,7 +29,7 @@ def trio(request, tmp_path_factory):
 
 
 def test_one_copy_of_the_base(trio):
-    model, one_by_one, sources = trio
+    model, one_by_one, _ = trio
     assert [group.name for group in model.config.groups] == ["shared0"]
     assert model.config.groups[0].members == (0, 2, 1)
     base = sum(p.numel() for p in one_by_one.models[1].parameters())
@@ -88,7 +88,10 @@ def test_gradients_of_every_adapter_are_those_of_peft(trio):
     for b, row in enumerate(batch["labels"]):
         keep = row != -100
         places = batch["response_index"][b][:, keep].tolist()
-        ids = [ids[mask.bool()].tolist() for ids, mask in zip(batch["sequence_ids"][b], batch["sequence_mask"][b])]
+        ids = [
+            ids[mask.bool()].tolist()
+            for ids, mask in zip(*(batch[f"sequence_{n}"][b] for n in ("ids", "mask")), strict=True)
+        ]
         losses.append(torch.nn.functional.cross_entropy(one_by_one.logits(ids, places), row[keep], reduction="none"))
     torch.cat(losses).mean().backward()
     compared = 0

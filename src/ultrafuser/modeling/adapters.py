@@ -52,7 +52,6 @@ class Adapter:
 
 def stack_rows(module: PreTrainedModel, rows: Sequence[Row]) -> None:
     """Give `module` adapters of zeros for `rows`, those with layers first, and freeze its own weights."""
-    module.requires_grad_(False)
     adapted = [row for row in rows if row.layers]
     assert list(rows[: len(adapted)]) == adapted, "specialists with an adapter come first"
     for name, layer in linear_layers(module).items():
@@ -61,6 +60,19 @@ def stack_rows(module: PreTrainedModel, rows: Sequence[Row]) -> None:
             device = next(layer.parameters()).device
             module.set_submodule(name, AdaptedLinear(layer, shapes, len(rows), module.dtype, device))
     setattr(module, ROWS, list(rows))
+    freeze_base(module)
+
+
+def is_shared(module: nn.Module) -> bool:
+    """Whether a module runs several specialists, or one with an adapter, as one stacked batch."""
+    return hasattr(module, ROWS)
+
+
+def freeze_base(module: nn.Module) -> None:
+    """Freeze a shared module but for its adapters."""
+    for name, parameter in module.named_parameters():
+        if ".lora_" not in name:
+            parameter.requires_grad_(False)
 
 
 def share(base: PreTrainedModel, adapters: Sequence[Adapter | None]) -> list["SharedSpecialist"]:
@@ -179,6 +191,12 @@ class SharedSpecialist:
     def eval(self) -> "SharedSpecialist":
         """Put the module, and so all its specialists, in evaluation mode."""
         return self.train(False)
+
+    def to(self, dtype: torch.dtype) -> "SharedSpecialist":
+        """Bring the adapters of the module to a number format; the base keeps its own."""
+        for layer in _adapted(self.module).values():
+            layer.lora_A.data, layer.lora_B.data = layer.lora_A.data.to(dtype), layer.lora_B.data.to(dtype)
+        return self
 
     def get_input_embeddings(self) -> nn.Module:
         """The base's."""

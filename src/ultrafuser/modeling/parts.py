@@ -9,7 +9,7 @@ from torch import nn
 
 from ultrafuser.lookup import did_you_mean
 from ultrafuser.modeling.adapter_folders import write_adapter
-from ultrafuser.modeling.adapters import ROWS, SharedSpecialist
+from ultrafuser.modeling.adapters import SharedSpecialist, is_shared
 from ultrafuser.modeling.cache import SpecialistCache
 from ultrafuser.modeling.configuration import UltraFuserConfig
 from ultrafuser.modeling.head import Head, build_head
@@ -46,13 +46,18 @@ class FusedParts:
         return self.specialists[index]
 
     @property
+    def bodies(self) -> list[Any]:
+        """The modules that hold the specialists: one for each that stands alone, one for all that share a base."""
+        return [getattr(self, group.name) for group in self.config.groups]
+
+    @property
     def specialists(self) -> list[Any]:
         """All specialists in order, see `specialist`."""
         found: list[Any] = [None] * self.n_specialists
         for group in self.config.groups:
             module = getattr(self, group.name)
             for place, j in enumerate(group.members):
-                found[j] = SharedSpecialist(module, place) if hasattr(module, ROWS) else module
+                found[j] = SharedSpecialist(module, place) if is_shared(module) else module
         return found
 
     def save_adapter(self, name: str, folder: str | os.PathLike) -> None:
