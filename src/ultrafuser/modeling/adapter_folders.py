@@ -60,7 +60,9 @@ def find_adapters(
     for name in (*bases, *base_revisions):
         if name not in sources:
             raise ValueError(f"bases.{name}: no such specialist; there are {', '.join(sources)}")
-    found, labels, hashes = Found(), {}, {}  # type: tuple[Found, dict[Any, str], dict[Path, str]]
+    found, hashes = Found(), {}  # type: tuple[Found, dict[Path, str]]
+    places: dict[str, Any] = {}  # of the complete models
+    labels: dict[Any, str] = {}  # name under which the model at a place is opened
     for name, source in sources.items():
         origin = None if isinstance(source, PreTrainedModel) else _resolved(source, revisions.get(name), name)
         if origin is not None and origin.file is None and is_adapter(origin.folder):
@@ -72,12 +74,12 @@ def find_adapters(
                 f"(no {CONFIG}); remove the base"
             )
         found.complete[name] = (source, revisions.get(name), f"specialists.{name}")
-        labels.setdefault(source if origin is None else origin.path, name)
-    plain = dict(labels)
+        places[name] = _place(source) if origin is None else origin.path
+        labels.setdefault(places[name], name)
     for name, (facts, _) in found.adapters.items():
         where = f"specialists.{name}.base"
         base, revision = find_base(facts, bases.get(name), base_revisions.get(name), f"specialists.{name}")  # type: ignore[arg-type]
-        place = base if isinstance(base, PreTrainedModel) else resolve(base, revision, where).path
+        place = _place(base) if isinstance(base, PreTrainedModel) else resolve(base, revision, where).path
         if isinstance(place, Path):
             check_base(facts, place, where, hashes)
         else:
@@ -86,15 +88,18 @@ def find_adapters(
             labels[place] = name
             found.complete[name] = (base, revision, where)
         found.on[name] = labels[place]
-    for name, (source, revision, where) in found.complete.items():
-        for place, label in plain.items():
-            if label in found.on.values() and _same_place(source, revision, where, place):
-                found.on[name] = label
+    for name, place in places.items():
+        if labels[place] in found.on.values():
+            found.on[name] = labels[place]
+            if name != labels[place]:
+                del found.complete[name]
     return found
 
 
-def _same_place(source: Any, revision: str | None, where: str, place: Any) -> bool:
-    return source is place if isinstance(source, PreTrainedModel) else resolve(source, revision, where).path == place
+def _place(model: PreTrainedModel) -> Any:
+    """What tells a model in memory from others: where it was opened, or itself."""
+    origin: Origin | None = getattr(model, "ultrafuser_origin", None)
+    return model if origin is None else origin.path
 
 
 def _resolved(source: Any, revision: str | None, name: str) -> Origin:

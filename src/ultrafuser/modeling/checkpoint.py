@@ -106,9 +106,11 @@ def _write(
 def _hash_sources(model: "UltraFuserForCausalLM") -> None:
     """Note the hash of every specialist whose files are known, once."""
     for entry, specialist in zip(model.config.sources, model.specialists, strict=True):
-        origin: Origin | None = getattr(specialist, "ultrafuser_origin", None)
-        if origin is not None and entry.get("sha256") is None:
-            entry["sha256"] = content_hash(origin.path)
+        places = {"": getattr(specialist, "ultrafuser_origin", None), "base": getattr(specialist, "base_origin", None)}
+        for part, origin in places.items():
+            noted = entry.get(part) if part else entry
+            if noted is not None and origin is not None and noted.get("sha256") is None:
+                noted["sha256"] = content_hash(origin.path)
 
 
 def _write_gate(model: "UltraFuserForCausalLM", folder: Path, final: Path) -> None:
