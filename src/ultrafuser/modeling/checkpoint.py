@@ -1,7 +1,6 @@
 """Saving, loading and publishing a fused model, in two forms.
 
-Self-contained: all weights, as any Transformers checkpoint. Gate only: the gate's weights (megabytes) and, for each
-specialist, where it lies and the hash of its weights; others are refused at load.
+Self-contained: all weights, as any Transformers checkpoint. Gate only: see `gate_checkpoint`.
 """
 
 import copy
@@ -12,23 +11,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from huggingface_hub import HfApi
-from safetensors.torch import load_file, save_file
-from transformers import GenerationConfig
-from transformers.utils import cached_file
 
 from ultrafuser.hashing import content_hash
 from ultrafuser.modeling.card import model_card, publishable, publishable_recipe
 from ultrafuser.modeling.configuration import UltraFuserConfig
-from ultrafuser.modeling.specialists import Origin, check_weights, is_folder_like, open_specialist, read_config, resolve
+from ultrafuser.modeling.gate_checkpoint import HUB_OPTIONS, load_gate, write_gate
+from ultrafuser.modeling.specialists import Origin, check_weights, is_folder_like, read_config, resolve
 from ultrafuser.modeling.storage import check_output, staged
 
 if TYPE_CHECKING:
     from ultrafuser.modeling.model import UltraFuserForCausalLM
 
-WEIGHTS = "model.safetensors"
-HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
 UPLOAD_OPTIONS = ("commit_message", "commit_description", "create_pr", "revision")
 
 
@@ -97,7 +91,7 @@ def _write(
     """All files but the tokenizer's into `folder`, which will be known as `final`."""
     _hash_sources(model)
     if gate_only:
-        _write_gate(model, folder, final)
+        write_gate(model, folder, final)
     else:
         save_full(folder, **options)
     (folder / "README.md").write_text(model_card(model.config, gate_only=gate_only), encoding="utf-8")
@@ -111,39 +105,6 @@ def _hash_sources(model: "UltraFuserForCausalLM") -> None:
             noted = entry.get(part) if part else entry
             if noted is not None and origin is not None and noted.get("sha256") is None:
                 noted["sha256"] = content_hash(origin.path)
-
-
-def _write_gate(model: "UltraFuserForCausalLM", folder: Path, final: Path) -> None:
-    config = copy.deepcopy(model.config)
-    config.gate_only = True
-    config.architectures = [type(model).__name__]
-    config.dtype = str(model.dtype).removeprefix("torch.")
-    for name, entry, specialist in zip(config.specialist_names, config.sources, model.specialists, strict=True):
-        origin: Origin | None = getattr(specialist, "ultrafuser_origin", None)
-        if origin is None:
-            raise ValueError(
-                f"specialists.{name}: fused from memory or from a self-contained checkpoint, so a gate-only checkpoint "
-                "has nothing to point at; save without gate_only, or fuse from folders or Hub ids"
-            )
-        _check_unchanged(name, specialist, origin)
-        if origin.hub_id is None:
-            entry["folder"] = str(origin.path)
-            entry["folder_from_here"] = os.path.relpath(origin.path, final.resolve())
-    state = {f"gate.{key}": value.detach().cpu().contiguous() for key, value in model.gate.state_dict().items()}
-    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
-    config.save_pretrained(folder)
-    model.generation_config.save_pretrained(folder)
-
-
-def _check_unchanged(name: str, specialist: Any, origin: Origin) -> None:
-    """Raise ValueError where a specialist learned since it was opened: a gate-only checkpoint would lose that."""
-    stored = open_specialist(origin.path, dtype=specialist.dtype, field=f"specialists.{name}").state_dict()
-    for key, value in specialist.state_dict().items():
-        if not torch.equal(value.detach().cpu(), stored[key].cpu()):
-            raise ValueError(
-                f"specialists.{name}: its weights differ from those in {str(origin.path)!r} (first in {key}), so it "
-                "was trained after it was opened; a gate-only checkpoint would lose that. Save without gate_only"
-            )
 
 
 # ---- loading ----
@@ -174,73 +135,12 @@ def load(
     if isinstance(path, Path):
         check_weights(path, "model")
     if config.gate_only:
-        return _load_gate(load_full, path, config, specialist_paths or {}, arguments, options)
+        return load_gate(model_class, path, config, specialist_paths or {}, arguments, options)
     if specialist_paths:
         raise ValueError(
             f"specialist_paths: {str(path)!r} is self-contained and carries its own specialists; leave it out"
         )
     return load_full(path, *arguments, **options)
-
-
-def _load_gate(
-    load_full: Callable[..., Any],
-    path: str | os.PathLike,
-    config: UltraFuserConfig,
-    specialist_paths: Mapping[str, str | os.PathLike],
-    arguments: tuple[Any, ...],
-    options: dict[str, Any],
-) -> Any:
-    for name in specialist_paths:
-        if name not in config.specialist_names:
-            raise ValueError(
-                f"specialist_paths.{name}: no such specialist; there are {', '.join(config.specialist_names)}"
-            )
-    hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
-    origins = [
-        _verified(name, entry, specialist_paths.get(name), path)
-        for name, entry in zip(config.specialist_names, config.sources, strict=True)
-    ]
-    state = load_file(str(cached_file(path, WEIGHTS, **hub)))
-    for j, (name, origin) in enumerate(zip(config.specialist_names, origins, strict=True)):
-        specialist = open_specialist(origin.path, field=f"specialists.{name}")
-        state |= {f"specialist{j}.{key}": value for key, value in specialist.state_dict().items()}
-    config = copy.deepcopy(config)
-    config.gate_only = False
-    for entry in config.sources:
-        entry.pop("folder", None)
-        entry.pop("folder_from_here", None)
-    options = options | {"config": config, "state_dict": state}
-    options.setdefault("generation_config", GenerationConfig.from_pretrained(path, **hub))
-    result = load_full(None, *arguments, **options)
-    model = result[0] if isinstance(result, tuple) else result
-    for specialist, origin in zip(model.specialists, origins, strict=True):
-        specialist.ultrafuser_origin = origin
-    return result
-
-
-def _verified(name: str, entry: Mapping[str, Any], given: str | os.PathLike | None, path: str | os.PathLike) -> Origin:
-    """Where specialist `name` lies, its weights checked against the hash. Raises ValueError where it is another one."""
-    field = f"specialists.{name}"
-    if given is not None:
-        origin = resolve(given, field=f"specialist_paths.{name}")
-    elif entry.get("id"):
-        origin = resolve(entry["id"], entry.get("revision"), field)
-    else:
-        nearby = Path(path) / entry.get("folder_from_here", "")
-        folder = nearby if entry.get("folder_from_here") and nearby.exists() else Path(entry.get("folder") or "?")
-        if not folder.exists():
-            raise ValueError(
-                f"{field}: folder {str(folder)!r} does not exist any more; say where it is now with "
-                f"specialist_paths={{{name!r}: ...}}"
-            )
-        origin = resolve(folder, field=field)
-    found, expected = content_hash(origin.path), entry.get("sha256")
-    if found != expected:
-        raise ValueError(
-            f"{field}: the weights in {str(origin.path)!r} have SHA-256 {found}, but this gate belongs to "
-            f"{expected}; point at the right ones with specialist_paths={{{name!r}: ...}}, or train a gate for these"
-        )
-    return origin
 
 
 # ---- publishing ----

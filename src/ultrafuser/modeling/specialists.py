@@ -20,8 +20,17 @@ from transformers.models.auto.modeling_auto import (
 from ultrafuser import gguf
 from ultrafuser.hashing import content_hash, weight_files
 from ultrafuser.modeling.gguf_cache import copy_or_model
+from ultrafuser.modeling.placement import check_device
 
-__all__ = ["Origin", "content_hash", "is_folder_like", "open_specialist", "open_tokenizer", "resolve"]
+__all__ = [
+    "Origin",
+    "content_hash",
+    "is_folder_like",
+    "number_format",
+    "open_specialist",
+    "open_tokenizer",
+    "resolve",
+]
 
 HUB_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"]
 
@@ -158,40 +167,69 @@ def open_specialist(
     *,
     field: str = "source",
     attn_implementation: str | None = None,
+    config: PreTrainedConfig | None = None,
 ) -> PreTrainedModel:
     """Load a causal LM from a folder, a GGUF file or the Hub, in its own number format unless `dtype` says otherwise.
 
-    A GGUF file's quantised weights are unpacked, to float32 where no `dtype` is named, and kept so in the cache for the
-    next time. Raises ValueError naming `field`
-    where it does not exist, is not a causal LM, or has broken or incomplete weights.
+    The weights go to `device` as they are read. `config` replaces the configuration beside the weights. A GGUF file's
+    quantised weights are unpacked, to float32 where no `dtype` is named, and kept so in the cache for the next time.
+    Raises ValueError naming `field` where it does not exist, is not a causal LM, or has broken or incomplete weights.
     """
+    dtype = number_format(dtype, f"{field}.dtype")
+    place = None if device is None else check_device(device, f"{field}.device")
     origin = resolve(source, revision, field)
-    options = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
-    config = read_config(origin.path, field)
-    check_causal(config, field)
+    options: dict[str, Any] = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
+    found = read_config(origin.path, field)
+    check_causal(found, field)
     if origin.file is not None:
-        model = _open_file(origin.path, config, dtype, field, options)
+        model = _open_file(origin.path, found, config, dtype, place, field, options)
     else:
-        model = _open_folder(origin.folder, config, dtype, field, options)
+        model = _open_folder(origin.folder, config or found, dtype, place, field, options)
     model.config._name_or_path = origin.hub_id or str(origin.path)
     model.ultrafuser_origin = origin
-    return model.to(device) if device is not None else model
+    return model
+
+
+def number_format(dtype: torch.dtype | str | None, field: str = "dtype") -> torch.dtype | None:
+    """The number format of a name such as bfloat16; None for None and auto. Raises ValueError for others."""
+    if dtype is None or dtype == "auto":
+        return None
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point or found.itemsize == 1:
+        raise ValueError(
+            f"{field}: {str(dtype)!r} is no number format for weights; choose float32, bfloat16, float16, float64 or "
+            "auto"
+        )
+    return found
 
 
 def _open_file(
-    path: Path, config: PreTrainedConfig, dtype: torch.dtype | str | None, field: str, options: dict[str, Any]
+    path: Path,
+    found: PreTrainedConfig,
+    config: PreTrainedConfig | None,
+    dtype: torch.dtype | None,
+    device: torch.device | None,
+    field: str,
+    options: dict[str, Any],
 ) -> PreTrainedModel:
     """The model of a GGUF file, from its converted copy; where none can be kept, from the file."""
-    kept = copy_or_model(path, config, field, **options)
+    kept = copy_or_model(path, found, field, **options)
     if isinstance(kept, Path):
-        return _open_folder(kept, read_config(kept, field), dtype, field, options)
-    return kept if dtype in (None, "auto") else kept.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+        return _open_folder(kept, config or read_config(kept, field), dtype, device, field, options)
+    return kept.to(device=device, dtype=dtype)
 
 
 def _open_folder(
-    folder: Path, config: PreTrainedConfig, dtype: torch.dtype | str | None, field: str, options: dict[str, Any]
+    folder: Path,
+    config: PreTrainedConfig,
+    dtype: torch.dtype | None,
+    device: torch.device | None,
+    field: str,
+    options: dict[str, Any],
 ) -> PreTrainedModel:
     check_weights(folder, field)
+    if device is not None and device.type != "cpu":
+        options = options | {"device_map": {"": device}}  # else the whole model would lie in main memory first
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype="auto" if dtype is None else dtype, output_loading_info=True, **options
