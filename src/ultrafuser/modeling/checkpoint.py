@@ -17,7 +17,7 @@ from ultrafuser.hashing import content_hash
 from ultrafuser.modeling.card import model_card, publishable, publishable_recipe
 from ultrafuser.modeling.configuration import UltraFuserConfig
 from ultrafuser.modeling.gate_checkpoint import HUB_OPTIONS, load_gate, write_gate
-from ultrafuser.modeling.specialists import Origin, check_weights, is_folder_like, read_config, resolve
+from ultrafuser.modeling.specialists import check_weights, is_folder_like, read_config, resolve
 from ultrafuser.modeling.storage import check_output, staged
 
 if TYPE_CHECKING:
