@@ -144,6 +144,36 @@ def specialist_folders(make_specialist_folder, tmp_path_factory) -> dict[str, Pa
 
 
 @pytest.fixture(scope="session")
+def make_adapter() -> Callable:
+    """`make_adapter(folder, base, seed=0, *, record=True, **LoraConfig's fields) -> folder`, as PEFT saves it.
+
+    Both its matrices are random; with `record` it names the hash of its base. Its tokenizer is the base's.
+    """
+    import json
+
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from ultrafuser.adapter_files import NOTE
+    from ultrafuser.hashing import content_hash
+
+    def make(folder: Path, base: Path, seed: int = 0, *, record: bool = True, **options) -> Path:
+        fields = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+        torch.manual_seed(seed)
+        wrapped = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**(fields | options)))
+        for name, weight in wrapped.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(weight, std=0.1)
+        wrapped.save_pretrained(folder)
+        if record:
+            (folder / NOTE).write_text(json.dumps({"base_sha256": content_hash(base)}))
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def chat_templates() -> dict[str, str]:
     """Jinja sources of the three specialists' templates, of different length."""
     return dict(TEMPLATES)

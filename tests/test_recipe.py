@@ -318,6 +318,12 @@ def test_a_constant_gate_has_no_width() -> None:
     )
 
 
+def test_only_a_token_gate_projects() -> None:
+    assert GateConfig(projection_size=8).model_dump() == {"type": "token", "hidden_size": 512, "projection_size": 8}
+    text = changed("name: trio", "name: trio\ngate: {type: joint, projection_size: 8}")
+    assert "gate.projection_size: 8 given, but a joint gate projects nothing; remove it" in problems(text)[0]
+
+
 def test_only_a_revision_makes_a_hub_model(tmp_path: Path) -> None:
     assert SpecialistSource(source="owner/name", revision="main").is_hub
     assert not SpecialistSource(source="owner/name").is_hub

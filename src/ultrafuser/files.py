@@ -10,7 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["finite", "locked", "write_json", "write_whole"]
+__all__ = ["cache_root", "finite", "locked", "write_json", "write_whole"]
+
+
+def cache_root() -> Path:
+    """The folder for what can be made again: ULTRAFUSER_CACHE, or ultrafuser under XDG_CACHE_HOME or ~/.cache."""
+    named = os.environ.get("ULTRAFUSER_CACHE")
+    base = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ultrafuser"
+    return base.expanduser().absolute()
 
 
 def write_whole(file: Path, content: str | bytes) -> None:

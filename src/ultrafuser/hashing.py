@@ -4,7 +4,13 @@ import hashlib
 import json
 import mmap
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+from ultrafuser.files import cache_root, write_whole
+
+LONG = 1 << 30  # bytes; reading more than that is announced
 
 
 def weight_files(folder: str | os.PathLike) -> list[Path]:
@@ -54,6 +60,29 @@ def content_hash(folder: str | os.PathLike) -> str:
             with memoryview(view) as memory, memory[base + start : base + end] as piece:
                 digest.update(piece)
     return digest.hexdigest()
+
+
+def remembered_hash(folder: str | os.PathLike, say: Callable[[str], None] = lambda message: None) -> str:
+    """`content_hash`, kept in the cache until path, size or time of a weight file changes; `say` is told of long work.
+
+    Where the cache cannot be written, the hash is computed each time.
+    """
+    files = weight_files(folder)
+    states = [(str(file.resolve()), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
+    note = cache_root() / "hashes" / hashlib.sha256(os.fsencode(json.dumps(states))).hexdigest()[:32]
+    try:
+        found = note.read_text(encoding="ascii").strip()
+        if len(found) == 64:
+            return found
+    except (OSError, ValueError):
+        pass  # not computed yet, or torn
+    size = sum(state[1] for state in states)
+    if size > LONG:
+        say(f"reading {size / 1e9:.1f} GB of {Path(folder).name} once for its hash")
+    found = content_hash(folder)
+    with suppress(OSError):
+        write_whole(note, found)
+    return found
 
 
 def _header(path: Path) -> dict[str, dict]:

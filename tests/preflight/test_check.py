@@ -83,12 +83,9 @@ def test_a_missing_folder_is_told_as_a_folder_without_asking_the_hub(
     assert "correct the path" in missing[0].fix
 
 
-def test_a_file_and_an_empty_folder_and_an_adapter_are_not_models(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+def test_a_file_and_an_empty_folder_are_not_models(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     recipe = make_recipe()
-    config = tmp_path / "models/text/config.json"
-    config.rename(tmp_path / "models/text/adapter_config.json")
-    only(check(recipe), "error", "specialists.text.source", "holds an adapter", "merge it into its base")
-    (tmp_path / "models/text/adapter_config.json").unlink()
+    (tmp_path / "models/text/config.json").unlink()
     only(check(recipe), "error", "specialists.text.source", "has no config.json (it holds README.md")
     shutil.rmtree(tmp_path / "models/text")
     (tmp_path / "models/text").write_text("")

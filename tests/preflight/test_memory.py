@@ -37,15 +37,18 @@ def test_parameters_and_bytes_are_those_of_the_real_model(specialist_folders: di
 
 
 @pytest.mark.parametrize("widths", [None, (24, 16, 32)])
-@pytest.mark.parametrize("kind", ["token", "joint", "constant"])
-def test_the_gate_is_counted_as_it_is_built(kind: str, widths: tuple[int, ...] | None, facts: list[Facts]) -> None:
+@pytest.mark.parametrize(("kind", "projected"), [("token", None), ("token", 20), ("joint", None), ("constant", None)])
+def test_the_gate_is_counted_as_it_is_built(
+    kind: str, projected: int | None, widths: tuple[int, ...] | None, facts: list[Facts]
+) -> None:
     from ultrafuser.modeling.gate import GATES
 
     if widths is not None:
         facts = [replace(one, hidden_size=width) for one, width in zip(facts, widths, strict=False)]
-    options = {} if kind == "constant" else {"hidden_size": 24}
+    options: dict[str, Any] = {} if kind == "constant" else {"hidden_size": 24}
+    options |= {} if projected is None else {"projection_size": projected}
     gate = GATES[kind]([one.hidden_size for one in facts], **options)
-    assert gate_parameters(kind, 24, facts) == sum(p.numel() for p in gate.parameters())
+    assert gate_parameters(kind, 24, facts, projected) == sum(p.numel() for p in gate.parameters())
 
 
 def test_learning_takes_sixteen_bytes_a_parameter(make_recipe: Callable[..., Recipe], facts: list[Facts]) -> None:

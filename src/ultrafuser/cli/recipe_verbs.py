@@ -91,15 +91,22 @@ def check(
     """
     from ultrafuser.preflight import check_file
 
-    report = check_file(recipe, resolve=resolve_source, resolve_data=resolve_data, overwrite=overwrite)
-    show_report(human_console(json_path), report)
+    show = human_console(json_path)
+    report = check_file(
+        recipe,
+        resolve=resolve_source,
+        resolve_data=resolve_data,
+        overwrite=overwrite,
+        say=lambda message: show.print(f"{message} ...", style="dim", markup=False, soft_wrap=True),
+    )
+    show_report(show, report)
     write_json(json_path, report.to_json())
     return 0 if report.ok else 1
 
 
 def show_report(console: Console, report: Report) -> None:
     """Tables of facts, then every finding, the worst last, where the eye is."""
-    for table in (_specialists(report), _data(report), _memory(report)):
+    for table in (_specialists(report), _adapters(report), _data(report), _memory(report)):
         if table is not None:
             console.print(table)
     for level in ("ok", "warning", "error"):
@@ -149,6 +156,19 @@ def _specialists(report: Report) -> Table | None:
     return table
 
 
+def _adapters(report: Report) -> Table | None:
+    adapters = {name: one for name, one in report.specialists.items() if one["adapter"] is not None}
+    if not adapters:
+        return None
+    table = _table("adapters", "name", "base", "rank", "scaling", "layers", "on", "weights")
+    for name, one in adapters.items():
+        adapter = one["adapter"]
+        scalings = " to ".join(f"{value:g}" for value in sorted({adapter["scalings"][0], adapter["scalings"][-1]}))
+        rank, layers, weights = (f"{adapter[key]:,}" for key in ("rank", "layers", "parameters"))
+        table.add_row(name, one["base"], rank, scalings, layers, ", ".join(adapter["kinds"]), weights)
+    return table
+
+
 def _data(report: Report) -> Table | None:
     if not report.data:
         return None
@@ -181,4 +201,7 @@ def _memory(report: Report) -> Table | None:
     table = _table(f"memory, estimated ({device}{has})", "stage", "weights", "optimiser", "activations", "together")
     for name, need in stages.items():
         table.add_row(name, *(gib(need[part]) for part in ("weights", "optimiser", "activations", "total")))
+    answering = report.memory["answering"]
+    weights, kept = answering["weights"], 1000 * answering["per_token"]
+    table.add_row("answering, 1,000 tokens", gib(weights), "", gib(kept), gib(weights + kept))
     return table

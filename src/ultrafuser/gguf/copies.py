@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ultrafuser.files import write_json, write_whole
+from ultrafuser.files import cache_root, write_json, write_whole
 
 FORMAT = 1  # of a copy; one of another format is made again
 MARK = "origin.json"
@@ -21,9 +21,7 @@ MARK = "origin.json"
 
 def cache_folder() -> Path:
     """The folder of all converted copies; it need not exist."""
-    named = os.environ.get("ULTRAFUSER_CACHE")
-    base = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ultrafuser"
-    return base.expanduser().absolute() / "gguf"
+    return cache_root() / "gguf"
 
 
 def known_copy(path: Path) -> Path | None:

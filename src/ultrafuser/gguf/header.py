@@ -5,6 +5,7 @@ import math
 import mmap
 import os
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,19 @@ def licence(path: Path) -> str | None:
     """The licence that the file names, or None."""
     found = check_file(path, "source").get("general.license")
     return str(found) if found else None
+
+
+def tensor_names(path: Path, layers: Iterable[str]) -> dict[str, str]:
+    """What the file calls the weights of each layer, without .weight, by Transformers' name; those it knows."""
+    import gguf
+
+    metadata = check_file(path, "source")
+    kind = metadata.get("general.architecture")
+    known = next((key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == kind), None)
+    if known is None:
+        return {}
+    names = gguf.get_tensor_name_map(known, int(metadata.get(f"{kind}.block_count") or 0))
+    return {layer: name for layer in layers if (name := names.get_name(layer)) is not None}
 
 
 class _Reader:

@@ -1,14 +1,15 @@
 """The check: every part of a recipe looked at in turn, nothing large read, nothing raised before all is collected."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ultrafuser.preflight.adapters import check_base, check_fit, check_groups, described
 from ultrafuser.preflight.data_check import check_data
 from ultrafuser.preflight.facts import Facts, read_facts
 from ultrafuser.preflight.findings import Finding, Report
 from ultrafuser.preflight.licences import check_licences
-from ultrafuser.preflight.memory import check_memory, number_format
+from ultrafuser.preflight.memory import check_memory, number_format, sharing
 from ultrafuser.preflight.output import check_output
 from ultrafuser.preflight.sources import Resolve, SourceError, locate
 from ultrafuser.preflight.template_check import check_template
@@ -20,17 +21,23 @@ SMALL_RATE = 1e-4
 
 
 def check(
-    recipe: Recipe, *, resolve: Resolve | None = None, resolve_data: Resolve | None = None, overwrite: bool = False
+    recipe: Recipe,
+    *,
+    resolve: Resolve | None = None,
+    resolve_data: Resolve | None = None,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda message: None,
 ) -> Report:
     """Look at specialists, templates, data, licences, memory and output of a recipe.
 
     `resolve` turns sources such as `zoo:text` into folders, `resolve_data` entries such as `zoo-sample:text/train` into
-    files (both leave everything else alone). Reads configurations, tokenizers, safetensors headers and data files only.
+    files (both leave everything else alone). Reads configurations, tokenizers, safetensors headers and data files; and
+    once the weights of a base whose hash an adapter records, of which `say` is told where that takes long.
     Never raises for what a user can mend: see `Report.raise_if_errors`.
     """
     report = Report()
     resolve = resolve or _leave
-    facts, folders = _specialists(recipe, resolve, report)
+    facts, folders = _specialists(recipe, resolve, report, say)
     complete = len(facts) == len(recipe.specialists)
     templates: list[str | None] = []
     tokenizer: Any = None
@@ -41,6 +48,7 @@ def check(
         for one in facts:
             spec = recipe.specialists[one.name]
             templates.append(check_template(one.name, spec, one, tokenizer, report))
+    check_groups(recipe, facts, report)
     _shapes(recipe, facts, report)
     usable = complete and tokenizer is not None and tokenizer.eos_token_id is not None and None not in templates
     sources = [source for source in templates if source is not None] if usable else []
@@ -70,7 +78,9 @@ def _leave(source: str) -> str:
     return source
 
 
-def _specialists(recipe: Recipe, resolve: Resolve, report: Report) -> tuple[list[Facts], dict[str, Path]]:
+def _specialists(
+    recipe: Recipe, resolve: Resolve, report: Report, say: Callable[[str], None]
+) -> tuple[list[Facts], dict[str, Path]]:
     """Facts of every specialist that can be read, and the folders they lie in."""
     facts, folders = [], {}
     for name, spec in recipe.specialists.items():
@@ -78,26 +88,27 @@ def _specialists(recipe: Recipe, resolve: Resolve, report: Report) -> tuple[list
         try:
             located = locate(spec, resolve)
             if not spec.is_hub:
-                folders[name] = located.folder
+                folders[name] = located.folder if located.adapter is None else located.adapter.folder
             one = read_facts(name, located)
+            check_fit(one, located)
         except SourceError as error:
-            report.add("error", where, f"{spec.source!r}: {error.message}", error.fix)
+            report.add("error", f"specialists.{name}.{error.part}", f"{spec.source!r}: {error.message}", error.fix)
             continue
         facts.append(one)
         report.specialists[name] = {"source": spec.source, **one.to_json()}
         if located.warning:
             report.add("warning", where, located.warning, "save the model as safetensors to have it checked")
-        size = "size unknown" if one.parameters is None else f"{one.parameters:,} parameters"
-        report.add("ok", where, f"{one.architecture}, {size}, {one.dtype}, hidden size {one.hidden_size}")
+        report.add("ok", where, described(one))
+        check_base(one, located, report, say)
     return facts, folders
 
 
 def _shapes(recipe: Recipe, facts: Sequence[Facts], report: Report) -> None:
-    """The shared gate projects other widths; 16-bit floats learn as bfloat16; soft-capped heads are slow."""
+    """The gate projects other widths; float16 and quantised weights do not learn; soft-capped heads are slow."""
     widths = {one.name: one.hidden_size for one in facts}
     if recipe.gate.type == "token" and len(set(widths.values())) > 1:
         shown = ", ".join(f"{name} {width}" for name, width in widths.items())
-        width = min(widths.values())
+        width = recipe.gate.projection_size or min(widths.values())
         report.add(
             "ok", "gate.type", f"hidden sizes differ ({shown}): the gate learns a projection to {width} for the others"
         )
@@ -109,6 +120,20 @@ def _shapes(recipe: Recipe, facts: Sequence[Facts], report: Report) -> None:
             f"{', '.join(halves)} in float16 cannot be trained reliably",
             "use bfloat16 or float32, or train the gate alone",
         )
+    packed = [
+        one.name
+        for group in sharing(facts)
+        for one in group
+        if len(group) == 1 and one.adapter is None and recipe.specialists[one.name].quantisation is not None
+    ]
+    for i, stage in enumerate(recipe.stages):
+        if packed and stage.train != "gate":
+            report.add(
+                "error",
+                f"stages[{i}].train",
+                f"{stage.train} would change {', '.join(packed)}, whose quantised weights cannot learn",
+                "train the gate alone (train: gate), or leave quantisation out",
+            )
     capped = [one.name for one in facts if one.soft_cap]
     if capped:
         report.add(

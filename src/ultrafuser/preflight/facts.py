@@ -1,15 +1,16 @@
 """What one specialist is, from its configuration, its tokenizer and the headers of its weights."""
 
 import json
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ultrafuser import gguf
+from ultrafuser.adapter_files import AdapterFacts
 from ultrafuser.preflight.licences import Licence, read_licence
 from ultrafuser.preflight.sources import Located, SourceError, told
-from ultrafuser.safetensors_files import BYTES, Tensor, main_dtype
+from ultrafuser.preflight.weights import check_weights, count, count_bytes, count_linear
+from ultrafuser.safetensors_files import main_dtype
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class Facts:
     licence: Licence
     tokenizer: Any  # a PreTrainedTokenizerBase
     commit: str | None = None
+    base: str = ""  # name of the model, of an adapter's base
+    place: Path = Path()  # where its weights lie, see `Located.place`
+    adapter: AdapterFacts | None = None  # then the sizes above are its base's
+    linear: int | None = None  # elements of its weight matrices but embedding and head, which can be quantised
+    cache_width: int = 0  # elements of keys and values that a token leaves behind
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for the report."""
@@ -52,12 +58,27 @@ class Facts:
             "eos_token_id": self.tokenizer.eos_token_id,
             "licence": list(self.licence.ids),
             "commit": self.commit,
+            "base": self.base if self.adapter is not None else None,
+            "adapter": None if self.adapter is None else self._adapter_json(self.adapter),
+        }
+
+    def _adapter_json(self, adapter: AdapterFacts) -> dict[str, Any]:
+        scalings = sorted({round(target.scaling, 6) for target in adapter.targets.values()})
+        return {
+            "rank": adapter.rank,
+            "scalings": scalings,
+            "layers": len(adapter.targets),
+            "kinds": sorted({name.rpartition(".")[2] for name in adapter.targets}),
+            "parameters": adapter.parameters,
+            "base_sha256": adapter.base_sha256,
         }
 
 
 def read_facts(name: str, located: Located) -> Facts:
     """The facts of a specialist. Raises SourceError for what is not a usable causal language model."""
     small = _read_folder(located.folder) if located.file is None else _read_gguf(located.file)
+    if located.adapter is not None:
+        small = _with_adapter(small, located.adapter)
     config = small.config
     rows = int(config.vocab_size)
     facts = Facts(
@@ -70,17 +91,23 @@ def read_facts(name: str, located: Located) -> Facts:
         context=getattr(config, "max_position_embeddings", None),
         vocab_rows=rows,
         tied=bool(getattr(config, "tie_word_embeddings", False)),
-        parameters=_parameters(located.tensors) if located.tensors else None,
-        weight_bytes=_bytes(located.tensors) if located.tensors else None,
+        parameters=count(located.tensors) if located.tensors else None,
+        weight_bytes=count_bytes(located.tensors) if located.tensors else None,
         dtype=main_dtype(located.tensors.values()) if located.tensors else small.dtype,
         config_eos=small.config_eos,
         soft_cap=getattr(config, "final_logit_softcapping", None),
         licence=small.licence,
         tokenizer=small.tokenizer,
         commit=located.commit,
+        base=located.shown,
+        place=located.place,
+        adapter=located.adapter,
+        linear=count_linear(located.tensors) if located.tensors else None,
+        cache_width=_cache_width(config),
     )
     if located.tensors:
-        _check_weights(facts, located.tensors, "config.json" if located.file is None else located.file.name)
+        where = "config.json" if located.file is None else located.file.name
+        check_weights(located.tensors, where, facts.vocab_rows, facts.hidden_size, facts.layers)
     return facts
 
 
@@ -109,6 +136,28 @@ def _read_folder(folder: Path) -> _Small:
         read_licence(folder),
         open_tokenizer(folder),
     )
+
+
+def _with_adapter(base: _Small, adapter: AdapterFacts) -> _Small:
+    """The base with what the adapter's folder brings of its own: tokenizer, template, licence."""
+    tokenizer = base.tokenizer
+    if has_tokenizer(adapter.folder):
+        tokenizer = open_tokenizer(adapter.folder)
+        if not tokenizer.chat_template:
+            tokenizer.chat_template = base.tokenizer.chat_template
+    own = read_licence(adapter.folder)
+    ids = tuple(dict.fromkeys([*own.ids, *base.licence.ids]))
+    origin = own.origin if own.ids else f"its base's {base.licence.origin}"
+    return replace(base, tokenizer=tokenizer, licence=Licence(ids, origin))
+
+
+def full_config(located: Located) -> Any:
+    """The whole configuration of a model."""
+    from transformers import AutoConfig
+
+    if located.file is not None:
+        return gguf.open_config(located.file, "source", gguf.known_copy(located.file))
+    return AutoConfig.from_pretrained(located.folder, local_files_only=True, trust_remote_code=False)
 
 
 def _read_gguf(file: Path) -> _Small:
@@ -194,12 +243,17 @@ def _text_config(folder: Path, model_type: str) -> Any:
     return text
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer of any kind."""
+    names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "spiece.model")
+    return any((folder / name).is_file() for name in names)
+
+
 def open_tokenizer(folder: Path) -> Any:
     """The tokenizer of a model folder. Raises SourceError where there is none."""
     from transformers import AutoTokenizer
 
-    names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "spiece.model")
-    if not any((folder / name).is_file() for name in names):
+    if not has_tokenizer(folder):
         raise SourceError(
             f"{folder} has no tokenizer", "copy tokenizer.json and tokenizer_config.json of the model into it"
         )
@@ -210,12 +264,11 @@ def open_tokenizer(folder: Path) -> Any:
         raise SourceError(f"the tokenizer in {folder} cannot be read: {reason}", "copy or download it again") from None
 
 
-def _parameters(tensors: dict[str, Tensor]) -> int:
-    return sum(tensor.size for tensor in tensors.values())
-
-
-def _bytes(tensors: dict[str, Tensor]) -> int:
-    return sum(tensor.size * BYTES.get(tensor.dtype, 1) for tensor in tensors.values())
+def _cache_width(config: Any) -> int:
+    heads = int(getattr(config, "num_attention_heads", None) or 1)
+    shared = int(getattr(config, "num_key_value_heads", None) or heads)
+    width = int(getattr(config, "head_dim", None) or int(config.hidden_size) // heads)
+    return 2 * shared * width * int(config.num_hidden_layers)
 
 
 def _config_eos(folder: Path, raw: dict[str, Any]) -> tuple[int, ...]:
@@ -225,33 +278,3 @@ def _config_eos(folder: Path, raw: dict[str, Any]) -> tuple[int, ...]:
         value = _json(folder / "generation_config.json").get("eos_token_id", value)
     values = value if isinstance(value, list) else [value]
     return tuple(entry for entry in values if isinstance(entry, int))
-
-
-def _check_weights(facts: Facts, tensors: dict[str, Tensor], where: str) -> None:
-    """Weights against the configuration in `where`: the embedding has the right rows, and no layer is missing."""
-    tables = [t for name, t in tensors.items() if len(t.shape) == 2 and ("embed" in name or "wte" in name)]
-    wide = [t for t in tables if t.shape[1] == facts.hidden_size]
-    if wide and not any(table.shape[0] == facts.vocab_rows for table in wide):
-        raise SourceError(
-            f"{where} says {facts.vocab_rows} rows of vocabulary, the weights have {wide[0].shape[0]}",
-            f"set vocab_size in {where} to what the weights have",
-        )
-    found = _layers_found(tensors)
-    missing = [i for i in range(facts.layers) if i not in found]
-    if found and missing:
-        raise SourceError(
-            f"{where} says {facts.layers} layers, the weights of layer {missing[0]} are missing",
-            "copy or download the model again",
-        )
-
-
-def _layers_found(tensors: dict[str, Tensor]) -> set[int]:
-    """Numbers of the layers that have weights, for names like model.layers.3.mlp... or transformer.h.3..."""
-    found = set()
-    for name in tensors:
-        parts = name.split(".")
-        for before, part in pairwise(parts):
-            if before in ("layers", "h", "blocks") and part.isdigit():
-                found.add(int(part))
-                break
-    return found

@@ -37,6 +37,7 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     specialists: dict[str, dict[str, Any]] = field(default_factory=dict)
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
+    groups: list[dict[str, Any]] = field(default_factory=list)  # adapters that share a base
     memory: dict[str, Any] = field(default_factory=dict)
     licence: dict[str, Any] = field(default_factory=dict)
 
@@ -70,6 +71,7 @@ class Report:
             "ok": self.ok,
             "findings": [asdict(finding) for finding in self.findings],
             "specialists": self.specialists,
+            "groups": self.groups,
             "data": self.data,
             "memory": self.memory,
             "licence": self.licence,

@@ -1,5 +1,6 @@
 """Names and shapes of the weights in a GGUF file, as of a safetensors file, without the weights."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from ultrafuser import gguf
@@ -12,9 +13,14 @@ def read_gguf(file: Path) -> dict[str, Tensor]:
 
     Raises ValueError for what is no GGUF file, is cut off, or cannot be unpacked because the package is missing.
     """
-    tensors = {}
-    for name, shape in gguf.read_header(file, "source").shapes.items():
-        if not name.startswith("rope_"):  # tables, not weights
-            full = name.replace("blk.", "model.layers.", 1).replace("token_embd.", "model.embed_tokens.", 1)
-            tensors[full] = Tensor("F32", shape)
-    return tensors
+    shapes = gguf.read_header(file, "source").shapes.items()
+    return {_full(name): Tensor("F32", shape) for name, shape in shapes if not name.startswith("rope_")}  # rope: tables
+
+
+def names_in_gguf(file: Path, layers: Iterable[str]) -> dict[str, str]:
+    """The names that `read_gguf` gives to layers, by Transformers' names for them."""
+    return {layer: _full(f"{name}.").removesuffix(".") for layer, name in gguf.tensor_names(file, layers).items()}
+
+
+def _full(name: str) -> str:
+    return name.replace("blk.", "model.layers.", 1).replace("token_embd.", "model.embed_tokens.", 1)

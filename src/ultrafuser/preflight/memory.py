@@ -21,6 +21,7 @@ from ultrafuser.recipe import Recipe, StageConfig
 GIB = 2**30
 WIDTH = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 LEARNING = 16  # bytes per parameter that learns: float32 weight, gradient, two moments
+QUANTISED = {"int8": 1.02, "int4": 0.56}  # bytes per weight of a linear layer, scales included
 PROCESS = 0.6 * GIB  # Python, PyTorch and Transformers themselves
 LOGIT_BYTES = 256 * 2**20  # fused logits of one chunk; beyond that the loss is computed in pieces
 LOGIT_COPIES = {False: 3, True: 6}  # temporaries of that size when the specialists stand still, and when they learn
@@ -90,44 +91,99 @@ def _main_memory() -> tuple[int | None, int | None]:
     return total, free
 
 
-def gate_parameters(kind: str, hidden_size: int, facts: Sequence[Facts]) -> int:
+def gate_parameters(kind: str, hidden_size: int, facts: Sequence[Facts], projection_size: int | None = None) -> int:
     """Parameters of the gate (Ding et al., ACL 2025, equation 1, for `token`)."""
     n = len(facts)
     if kind == "constant":
         return n
     sizes = [one.hidden_size for one in facts]
-    width, outputs = (min(sizes), 1) if kind == "token" else (sum(sizes), n)
+    width, outputs = (projection_size or min(sizes), 1) if kind == "token" else (sum(sizes), n)
     projections = sum(size * width for size in sizes if size != width) if kind == "token" else 0
     return width * hidden_size + hidden_size + hidden_size * outputs + projections
 
 
-def stage_memory(recipe: Recipe, stage: StageConfig, facts: Sequence[Facts], tokens: int) -> dict[str, int]:
-    """Bytes that one stage needs, by kind; `tokens` is the longest sequence."""
-    learns = stage.train in ("all", "specialists")
-    width = {one.name: width_of(recipe, one) for one in facts}
-    micro = len(recipe.data) * stage.examples_per_category // stage.accumulation
-    seen = micro * tokens
-    weights = optimiser = activations = 0
+def _gate_of(recipe: Recipe, facts: Sequence[Facts]) -> int:
+    return gate_parameters(recipe.gate.type, recipe.gate.hidden_size, facts, recipe.gate.projection_size)
+
+
+def sharing(facts: Sequence[Facts]) -> list[list[Facts]]:
+    """The specialists by copies of weights in memory: adapters on one base, and that base alone, share one."""
+    bases = {one.place for one in facts if one.adapter is not None}
+    groups: dict[object, list[Facts]] = {}
     for one in facts:
-        parameters = one.parameters or 0
-        weights += parameters * (4 if learns else width[one.name])
-        optimiser += parameters * (LEARNING - 4) if learns else 0
-        number = 4 if learns else width[one.name]
-        layer = seen * (4 * one.inner_size + 12 * one.hidden_size) * number
-        kept = seen * one.hidden_size * number  # the last hidden states, until the head has read them
-        if not learns:
-            activations = max(activations, layer)
-        elif stage.gradient_checkpointing:
-            activations += one.layers * kept
-        else:
-            activations += one.layers * layer
-        activations += kept
-    if learns and stage.gradient_checkpointing:
-        activations += max(seen * (4 * one.inner_size + 12 * one.hidden_size) * 4 for one in facts)
-    activations += LOGIT_COPIES[learns] * min(LOGIT_BYTES, seen * max(one.vocab_rows for one in facts) * 4)
-    gate = gate_parameters(recipe.gate.type, recipe.gate.hidden_size, facts) * LEARNING
-    parts = {"weights": weights, "optimiser": optimiser + gate, "activations": activations}
+        groups.setdefault(one.place if one.place in bases else one.name, []).append(one)
+    return list(groups.values())
+
+
+def stage_memory(
+    recipe: Recipe,
+    stage: StageConfig,
+    facts: Sequence[Facts],
+    tokens: int,
+    *,
+    here: Sequence[Facts] | None = None,
+    gate: bool = True,
+) -> dict[str, int]:
+    """Bytes that one stage needs, by kind; `tokens` is the longest sequence.
+
+    Of several devices, the one where the specialists `here` lie; `gate` says whether gate and fused logits do too.
+    """
+    learns = stage.train in ("all", "specialists")
+    micro = len(recipe.data) * stage.examples_per_category // stage.accumulation
+    parts = _specialists_memory(recipe, stage, facts if here is None else here, micro * tokens, learns)
+    if gate:
+        parts = _with_gate(recipe, parts, facts, micro * tokens, learns)
     return {**parts, "total": sum(parts.values()), "examples_at_once": micro}
+
+
+def _specialists_memory(
+    recipe: Recipe, stage: StageConfig, facts: Sequence[Facts], seen: int, learns: bool
+) -> dict[str, int]:
+    weights = optimiser = activations = passing = 0
+    for group in sharing(facts):
+        base, adapters = group[0], [one.adapter for one in group if one.adapter is not None]
+        whole = learns and not adapters  # every weight learns, not the adapters alone
+        number = 4 if whole else width_of(recipe, base)
+        weights += 4 * (base.parameters or 0) if whole else held_bytes(recipe, base) or 0
+        small = sum(adapter.parameters for adapter in adapters)
+        weights += small * (4 if learns else number)
+        optimiser += (LEARNING - 4) * (((base.parameters or 0) if whole else small) if learns else 0)
+        layer = len(group) * seen * (4 * base.inner_size + 12 * base.hidden_size) * number
+        kept = len(group) * seen * base.hidden_size * number  # the last hidden states, until the head has read them
+        passing = max(passing, layer)
+        if learns:
+            activations += base.layers * (kept if stage.gradient_checkpointing else layer)
+        activations += kept
+    if not learns or stage.gradient_checkpointing:
+        activations += passing
+    return {"weights": weights, "optimiser": optimiser, "activations": activations}
+
+
+def _with_gate(
+    recipe: Recipe, parts: dict[str, int], facts: Sequence[Facts], seen: int, learns: bool
+) -> dict[str, int]:
+    """`parts` and what the gate and the fused logits of all specialists need."""
+    logits = LOGIT_COPIES[learns] * min(LOGIT_BYTES, seen * max(one.vocab_rows for one in facts) * 4)
+    gate = _gate_of(recipe, facts) * LEARNING
+    return {**parts, "optimiser": parts["optimiser"] + gate, "activations": parts["activations"] + logits}
+
+
+def answering_memory(recipe: Recipe, facts: Sequence[Facts]) -> dict[str, int]:
+    """Bytes for answering: the weights, and the keys and values that each token leaves behind."""
+    weights = 0
+    for group in sharing(facts):
+        small = sum(one.adapter.parameters for one in group if one.adapter is not None)
+        weights += (held_bytes(recipe, group[0]) or 0) + small * width_of(recipe, group[0])
+    return {"weights": weights, "per_token": sum(one.cache_width * width_of(recipe, one) for one in facts)}
+
+
+def held_bytes(recipe: Recipe, one: Facts) -> int | None:
+    """Bytes of a specialist's weights, of an adapter's base, as the recipe loads them; None where not known."""
+    if one.parameters is None:
+        return None
+    kind = recipe.specialists[one.name].quantisation
+    packed = (one.linear or 0) if kind is not None else 0
+    return (one.parameters - packed) * width_of(recipe, one) + int(packed * QUANTISED.get(kind or "", 0))
 
 
 def width_of(recipe: Recipe, one: Facts) -> int:
@@ -142,28 +198,38 @@ def number_format(recipe: Recipe, one: Facts) -> str:
 
 
 def check_memory(recipe: Recipe, facts: Sequence[Facts], longest: int | None, report: Report) -> None:
-    """Notes whether every stage fits; fills `report.memory`."""
-    device = find_device(recipe.device)
-    if recipe.device.startswith("cuda") and device.total is None:
-        report.add("error", "device", f"{recipe.device!r} is not on this machine (asked nvidia-smi)", "use auto or cpu")
-    unknown = [one.name for one in facts if one.parameters is None]
+    """Notes whether every stage fits, on every device that specialists lie on; fills `report.memory`."""
+    main = _present(recipe.device, "device", report)
+    homes: dict[str, tuple[Device, list[Facts]]] = {main.name: (main, [])}
+    for one in facts:
+        own = recipe.specialists[one.name].device
+        home = main if own is None else _present(own, f"specialists.{one.name}.device", report)
+        homes.setdefault(home.name, (home, []))[1].append(one)
+    tokens = longest or recipe.max_length
     report.memory = {
-        "device": device.name,
-        "total_bytes": device.total,
-        "free_bytes": device.free,
-        "longest_tokens": longest or recipe.max_length,
+        "device": main.name,
+        "total_bytes": main.total,
+        "free_bytes": main.free,
+        "longest_tokens": tokens,
         "stages": {},
     }
+    unknown = [one.name for one in facts if one.parameters is None]
     if unknown:
         report.add("warning", "stages", f"memory not estimated: the size of {', '.join(unknown)} is not known")
         return
     for i, stage in enumerate(recipe.stages):
-        need = stage_memory(recipe, stage, facts, longest or recipe.max_length)
-        report.memory["stages"][stage.name] = need
-        _compare(f"stages[{i}]", stage, need, device, report)
-    if not recipe.stages:
-        need = {"weights": sum((one.parameters or 0) * width_of(recipe, one) for one in facts)}
-        report.memory["weights_bytes"] = need["weights"]
+        report.memory["stages"][stage.name] = stage_memory(recipe, stage, facts, tokens)
+        for home, there in homes.values():
+            need = stage_memory(recipe, stage, facts, tokens, here=there, gate=home is main)
+            _compare(f"stages[{i}]", stage, need, home, report)
+    report.memory["answering"] = answering_memory(recipe, facts)
+
+
+def _present(wanted: str, field: str, report: Report) -> Device:
+    device = find_device(wanted)
+    if wanted.startswith("cuda") and device.total is None:
+        report.add("error", field, f"{wanted!r} is not on this machine (asked nvidia-smi)", "use auto or cpu")
+    return device
 
 
 def _compare(field: str, stage: StageConfig, need: dict[str, int], device: Device, report: Report) -> None:
@@ -204,9 +270,15 @@ def gib(n_bytes: float) -> str:
 
 def disk_needed(recipe: Recipe, facts: Sequence[Facts]) -> dict[str, int]:
     """Bytes on disk: the fused model; two checkpoints of what learns, a third while it is written, the best weights."""
-    model = sum((one.parameters or 0) * width_of(recipe, one) for one in facts)
+    learns = sum(
+        one.adapter.parameters if one.adapter is not None else one.parameters or 0
+        for group in sharing(facts)
+        for one in group
+        if one.adapter is not None or len(group) == 1  # the base of adapters stands still
+    )
+    model = answering_memory(recipe, facts)["weights"]
     learning = any(stage.train != "gate" for stage in recipe.stages)
     per_parameter = 3 * (LEARNING - 4) + 4
-    checkpoints = per_parameter * sum(one.parameters or 0 for one in facts) if learning else 0
-    gate = 4 * gate_parameters(recipe.gate.type, recipe.gate.hidden_size, facts)
+    checkpoints = per_parameter * learns if learning else 0
+    gate = 4 * _gate_of(recipe, facts)
     return {"model": model + gate, "checkpoints": checkpoints + (10 * gate if recipe.stages else 0)}

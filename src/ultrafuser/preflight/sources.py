@@ -1,13 +1,16 @@
-"""Where a specialist lies: a folder, a GGUF file, a shipped model, or a Hub repository (its small files are read)."""
+"""Where a specialist lies: a folder, a GGUF file, a shipped model, or a Hub repository (its small files are read); and
+of an adapter, where its base lies."""
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from ultrafuser.adapter_files import WEIGHTS, AdapterFacts, find_base, is_adapter, read_adapter
 from ultrafuser.gguf import is_gguf
 from ultrafuser.preflight.headers import read_gguf
-from ultrafuser.recipe import SpecialistSource
+from ultrafuser.recipe import SpecialistSource, has_scheme, is_hub_model
 from ultrafuser.safetensors_files import Tensor, read_folder
 
 HUB_SECONDS = 5.0
@@ -16,17 +19,18 @@ Resolve = Callable[[str], str]
 
 
 class SourceError(ValueError):
-    """A specialist that cannot be opened; `fix` says what to do."""
+    """A specialist that cannot be opened; `fix` says what to do, `part` which of its keys is at fault."""
 
-    def __init__(self, message: str, fix: str = "") -> None:
+    def __init__(self, message: str, fix: str = "", part: str = "source") -> None:
         super().__init__(message)
         self.message = message
         self.fix = fix
+        self.part = part
 
 
 @dataclass(frozen=True)
 class Located:
-    """A specialist's small files on this machine and the headers of its weights."""
+    """A specialist's small files on this machine and the headers of its weights; of an adapter, its base's."""
 
     folder: Path
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -34,19 +38,59 @@ class Located:
     commit: str | None = None  # of a Hub model
     weights_here: bool = True  # False: still to be downloaded
     file: Path | None = None  # the GGUF file in the folder that is the whole model
+    shown: str = ""  # the model's name for a person
+    adapter: AdapterFacts | None = None
+
+    @property
+    def place(self) -> Path:
+        """The model's folder or file: specialists of one place share one copy of it, if adapters sit on it."""
+        return (self.file or self.folder).resolve()
 
 
 def locate(spec: SpecialistSource, resolve: Resolve) -> Located:
     """The specialist's files. Raises SourceError, at once for a missing folder: only a revision leads to the Hub."""
-    if spec.is_hub:
-        return _hub(spec.source, spec.revision or "main")
+    found = _model(spec.source, spec.revision, resolve)
+    if found.adapter is None:
+        if spec.base is not None:
+            raise SourceError("is a complete model, not an adapter, so that it has no base", "remove `base`", "base")
+        return found
     try:
-        folder = Path(os.path.expanduser(resolve(spec.source)))
+        base, revision = find_base(found.adapter, spec.base, spec.base_revision, "source")
+    except ValueError as error:
+        raise told(error) from None
+    try:
+        under = _model(base, revision, resolve)
+    except SourceError as error:
+        raise SourceError(f"the base {base!r}: {error.message}", error.fix, "base") from None
+    if under.adapter is not None:
+        raise SourceError(f"the base {base!r} is an adapter itself", "name the model it sits on", "base")
+    return replace(under, adapter=found.adapter)
+
+
+def _model(source: str, revision: str | None, resolve: Resolve) -> Located:
+    """A model, or an adapter without its base yet."""
+    if is_hub_model(source, revision):
+        return _hub(source, revision or "main")
+    try:
+        folder = Path(os.path.expanduser(resolve(source)))
     except (ValueError, OSError) as error:
         raise SourceError(str(error)) from None
     if is_gguf(folder) and not folder.is_dir():
         return _gguf(folder)
-    _check_folder(folder, spec.source)
+    if is_adapter(folder):
+        return _adapter(folder, source)
+    _check_folder(folder, source)
+    return replace(_folder(folder), shown=source if has_scheme(source) else folder.name)
+
+
+def _adapter(folder: Path, shown: str) -> Located:
+    try:
+        return Located(folder, shown=shown, adapter=read_adapter(folder, "source"))
+    except ValueError as error:
+        raise told(error) from None
+
+
+def _folder(folder: Path) -> Located:
     try:
         return Located(folder, read_folder(folder))
     except FileNotFoundError:
@@ -61,7 +105,7 @@ def _gguf(file: Path) -> Located:
     if not file.is_file():
         raise SourceError(f"the file {file} does not exist", "correct the path")
     try:
-        return Located(file.parent, read_gguf(file), file=file)
+        return Located(file.parent, read_gguf(file), file=file, shown=file.name)
     except (ValueError, OSError) as error:
         raise told(error) from None
 
@@ -83,10 +127,6 @@ def _check_folder(folder: Path, written: str) -> None:
         raise SourceError(f"the folder {folder} does not exist", fix)
     if (folder / "config.json").is_file():
         return
-    if (folder / "adapter_config.json").is_file():
-        raise SourceError(
-            f"{folder} holds an adapter, not a complete model", "merge it into its base and save the result"
-        )
     found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:5]) or "nothing"
     raise SourceError(f"{folder} has no config.json (it holds {found})", "give the folder of a Transformers model")
 
@@ -106,9 +146,11 @@ def _hub(repository: str, revision: str) -> Located:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    wanted = list(SMALL_FILES)
+    options: dict[str, Any] = {"revision": revision, "etag_timeout": HUB_SECONDS}
     try:
-        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, etag_timeout=HUB_SECONDS))
+        folder = Path(snapshot_download(repository, allow_patterns=list(SMALL_FILES), **options))
+        if is_adapter(folder):
+            folder = Path(snapshot_download(repository, allow_patterns=[*SMALL_FILES, WEIGHTS], **options))
     except GatedRepoError:
         fix = "accept its terms there and log in with `hf auth login`"
         raise SourceError(f"{repository} is gated on the Hub", fix) from None
@@ -122,11 +164,13 @@ def _hub(repository: str, revision: str) -> Located:
             f"{repository} is not in the local cache and the Hub cannot be reached ({_first_sentence(error)})",
             "go online, download the model first, or give a local folder",
         ) from None
+    if is_adapter(folder):
+        return _adapter(folder, repository)
     if not (folder / "config.json").is_file():
         raise SourceError(f"{repository} has no config.json", "give a Transformers model")
     commit = folder.name if len(folder.name) == 40 else None
     try:
-        return Located(folder, read_folder(folder), commit=commit)
+        return Located(folder, read_folder(folder), commit=commit, shown=repository)
     except (OSError, ValueError):
         pass  # the weights are not in the cache: ask for their headers
     return _hub_headers(repository, revision, folder, commit)
@@ -146,10 +190,10 @@ def _hub_headers(repository: str, revision: str, folder: Path, commit: str | Non
         metadata = get_safetensors_metadata(repository, revision=revision)
     except Exception as error:  # the client has many kinds; none of them stops the check, the headers stay unknown
         reason = f"its weights' headers cannot be read from the Hub ({type(error).__name__})"
-        return Located(folder, warning=reason, commit=commit, weights_here=False)
+        return Located(folder, warning=reason, commit=commit, weights_here=False, shown=repository)
     tensors = {
         name: Tensor(info.dtype, tuple(info.shape))
         for file in metadata.files_metadata.values()
         for name, info in file.tensors.items()
     }
-    return Located(folder, tensors, commit=commit, weights_here=False)
+    return Located(folder, tensors, commit=commit, weights_here=False, shown=repository)

@@ -90,9 +90,15 @@ class GateConfig(Strict):
     """token: the paper's, one network for all; joint: reads all hidden states together; constant: learned weights."""
     hidden_size: Count = 512
     """Width of the gate's inner layer; the paper's is 512. A constant gate has none."""
+    projection_size: Count | None = None
+    """Width that a token gate reads where specialists differ in width; null takes the narrowest's."""
 
     @model_validator(mode="after")
     def _no_inner_layer(self) -> "GateConfig":
+        if self.type != "token" and self.projection_size is not None:
+            raise ValueError(
+                f"projection_size: {self.projection_size} given, but a {self.type} gate projects nothing; remove it"
+            )
         if self.type == "constant" and "hidden_size" in self.model_fields_set:
             raise ValueError(
                 f"hidden_size: {self.hidden_size} given, but a constant gate has no inner layer; remove it"
@@ -105,6 +111,8 @@ class GateConfig(Strict):
         data: dict[str, Any] = handler(self)
         if self.type == "constant":
             data.pop("hidden_size", None)
+        if self.projection_size is None:
+            data.pop("projection_size", None)
         return data
 
 
