@@ -64,9 +64,9 @@ def find_adapters(
     places: dict[str, Any] = {}  # of the complete models
     labels: dict[Any, str] = {}  # name under which the model at a place is opened
     for name, source in sources.items():
-        origin = None if isinstance(source, PreTrainedModel) else _resolved(source, revisions.get(name), name)
-        if origin is not None and origin.file is None and is_adapter(origin.folder):
-            found.adapters[name] = (read_adapter(origin.folder, f"specialists.{name}"), origin)
+        adapter = adapter_of(source, revisions.get(name), f"specialists.{name}")
+        if adapter is not None:
+            found.adapters[name] = adapter
             continue
         if name in bases:
             raise ValueError(
@@ -74,12 +74,12 @@ def find_adapters(
                 f"(no {CONFIG}); remove the base"
             )
         found.complete[name] = (source, revisions.get(name), f"specialists.{name}")
-        places[name] = _place(source) if origin is None else origin.path
+        places[name] = _place(source, revisions.get(name), f"specialists.{name}")
         labels.setdefault(places[name], name)
     for name, (facts, _) in found.adapters.items():
         where = f"specialists.{name}.base"
         base, revision = find_base(facts, bases.get(name), base_revisions.get(name), f"specialists.{name}")  # type: ignore[arg-type]
-        place = _place(base) if isinstance(base, PreTrainedModel) else resolve(base, revision, where).path
+        place = _place(base, revision, where)
         if isinstance(place, Path):
             check_base(facts, place, where, hashes)
         else:
@@ -96,14 +96,20 @@ def find_adapters(
     return found
 
 
-def _place(model: PreTrainedModel) -> Any:
-    """What tells a model in memory from others: where it was opened, or itself."""
-    origin: Origin | None = getattr(model, "ultrafuser_origin", None)
-    return model if origin is None else origin.path
+def adapter_of(source: Any, revision: str | None, field: str) -> tuple[AdapterFacts, Origin] | None:
+    """The adapter that a source is, or None. Raises ValueError where it is one that cannot be stacked."""
+    if isinstance(source, PreTrainedModel):
+        return None
+    origin = resolve(source, revision, field)
+    return (read_adapter(origin.folder, field), origin) if origin.file is None and is_adapter(origin.folder) else None
 
 
-def _resolved(source: Any, revision: str | None, name: str) -> Origin:
-    return resolve(source, revision, f"specialists.{name}")
+def _place(source: Any, revision: str | None, field: str) -> Any:
+    """What tells a complete model from others: where it lies, or the model itself where that is not known."""
+    if not isinstance(source, PreTrainedModel):
+        return resolve(source, revision, field).path
+    origin: Origin | None = getattr(source, "ultrafuser_origin", None)
+    return source if origin is None else origin.path
 
 
 def check_base(facts: AdapterFacts, base: Path, where: str, hashes: dict[Path, str] | None = None) -> None:
@@ -137,14 +143,17 @@ def read_matrices(facts: AdapterFacts, origin: Origin) -> Adapter:
     return Adapter(layers, origin)
 
 
-def base_hash(specialist: SharedSpecialist, recorded: Mapping[str, Any]) -> str | None:
-    """Content hash of a specialist's base: as recorded, or of its files; None where neither is known."""
-    if recorded.get("sha256") is not None or specialist.base_origin is None:
-        return recorded.get("sha256")
-    return content_hash(specialist.base_origin.path)
+def base_hash(specialist: Any, entry: Mapping[str, Any]) -> str | None:
+    """Content hash of a specialist's base, its own where it is none; `entry` is its record in `config.sources`.
+
+    As recorded, else of its files; None where neither is known.
+    """
+    recorded = entry.get("base", entry).get("sha256")
+    origin = getattr(specialist, "base_origin", None) or getattr(specialist, "ultrafuser_origin", None)
+    return recorded if recorded is not None or origin is None else content_hash(origin.path)
 
 
-def write_adapter(specialist: Any, folder: str | os.PathLike, recorded: Mapping[str, Any], name: str) -> None:
+def write_adapter(specialist: Any, folder: str | os.PathLike, entry: Mapping[str, Any], name: str) -> None:
     """Write a specialist's adapter as PEFT would, with the hash of its base. Raises ValueError where it has none."""
     adapter = specialist.adapter() if isinstance(specialist, SharedSpecialist) else None
     if adapter is None:
@@ -152,7 +161,7 @@ def write_adapter(specialist: Any, folder: str | os.PathLike, recorded: Mapping[
     if (Path(folder) / CONFIG).exists():
         raise ValueError(f"output: folder {str(folder)!r} already holds an adapter; choose another folder")
     origin = specialist.base_origin
-    base = recorded.get("id") or (str(origin.hub_id or origin.path) if origin is not None else None)
+    base = entry["base"].get("id") or (str(origin.path) if origin is not None else None)
     tensors = {}
     for layer, one in adapter.layers.items():
         tensors[f"{PREFIX}{layer}.lora_A.weight"] = one.A.detach().cpu().contiguous()
@@ -160,7 +169,7 @@ def write_adapter(specialist: Any, folder: str | os.PathLike, recorded: Mapping[
     with staged(folder) as place:
         save_file(tensors, place / WEIGHTS, metadata={"format": "pt"})
         (place / CONFIG).write_text(json.dumps(_peft_settings(adapter, base), indent=2) + "\n", encoding="utf-8")
-        note_base(place, base_hash(specialist, recorded))
+        note_base(place, base_hash(specialist, entry))
 
 
 def note_base(folder: Path, sha256: str | None) -> None:

@@ -116,7 +116,8 @@ def bare(module: PreTrainedModel) -> PreTrainedModel:
 def regroup(specialists: Sequence[Any]) -> list[Any]:
     """The same specialists, those that share a base's weights in one module that holds exactly them, in this order.
 
-    Where that takes a new module it shares the base's weights, and has copies of the adapters.
+    Where that takes a new module it shares the base's weights, and has copies of the adapters. A base left alone
+    becomes an ordinary specialist.
     """
     result = list(specialists)
     by_base: dict[int, list[int]] = {}
@@ -127,6 +128,9 @@ def regroup(specialists: Sequence[Any]) -> list[Any]:
         members = [result[i] for i in places]
         in_order = sorted(members, key=lambda member: not member.row.layers)
         module = members[0].module
+        if len(members) == 1 and not members[0].row.layers:
+            result[places[0]] = bare(module)
+            continue
         rows = [member.place for member in in_order if member.module is module]
         if rows != list(range(len(getattr(module, ROWS)))) or len(rows) < len(members):
             members = share(bare(module), [member.adapter() for member in members])

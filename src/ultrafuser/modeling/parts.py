@@ -67,7 +67,7 @@ class FusedParts:
         """
         specialist = self.specialist(name)
         entry = self.config.sources[self.config.specialist_names.index(name)]
-        write_adapter(specialist, folder, entry.get("base") or {}, name)
+        write_adapter(specialist, folder, entry, name)
 
     @property
     def heads(self) -> list[Head]:
