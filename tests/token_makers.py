@@ -19,7 +19,7 @@ BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 
 
 def wrapped(inner: Tokenizer, template: str | None = None) -> PreTrainedTokenizerFast:
-    """The Transformers tokenizer around `inner`; ids 0 to 3 are <s>, </s>, <pad>, <unk>."""
+    """The Transformers tokenizer around `inner`; its special tokens are those of SPECIALS."""
     names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, clean_up_tokenization_spaces=False, **names)
     tokenizer.chat_template = template
@@ -27,15 +27,20 @@ def wrapped(inner: Tokenizer, template: str | None = None) -> PreTrainedTokenize
 
 
 def byte_level(
-    size: int = 320, corpus: Sequence[str] = CORPUS, *, prefix: bool = False, template: str | None = None
+    size: int = 320,
+    corpus: Sequence[str] = CORPUS,
+    *,
+    prefix: bool = False,
+    template: str | None = None,
+    specials: Sequence[str] = SPECIALS,
 ) -> Any:
-    """Like GPT-2, Qwen and Llama 3; `prefix` puts a space before the first word."""
+    """Like GPT-2, Qwen and Llama 3; `prefix` puts a space before the first word; `specials` in the order of ids."""
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     inner.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,
-        special_tokens=SPECIALS,
+        special_tokens=list(specials),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -44,7 +49,12 @@ def byte_level(
 
 
 def sentence_piece(
-    size: int = 200, corpus: Sequence[str] = CORPUS, *, prefix: bool = False, template: str | None = None
+    size: int = 200,
+    corpus: Sequence[str] = CORPUS,
+    *,
+    prefix: bool = False,
+    template: str | None = None,
+    specials: Sequence[str] = SPECIALS,
 ) -> Any:
     """BPE over characters with byte fallback: like Gemma, or with `prefix` like Llama 2 and Mistral."""
     trained = Tokenizer(models.BPE(unk_token="<unk>"))
@@ -53,12 +63,12 @@ def sentence_piece(
     trained.train_from_iterator(corpus, trainer)
     model = json.loads(trained.to_str())["model"]
     ordered = sorted(model["vocab"], key=model["vocab"].get)
-    pieces = [*SPECIALS, *BYTES, *(piece for piece in ordered if piece not in SPECIALS)]
+    pieces = [*specials, *BYTES, *(piece for piece in ordered if piece not in SPECIALS)]
     merges = [tuple(pair) for pair in model["merges"]]
     inner = Tokenizer(
         models.BPE({p: i for i, p in enumerate(pieces)}, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
     )
-    _sentence_piece_parts(inner, prefix)
+    _sentence_piece_parts(inner, prefix, specials.index("<s>"))
     return wrapped(inner, template)
 
 
@@ -84,14 +94,14 @@ def unigram(
     return wrapped(inner, template)
 
 
-def _sentence_piece_parts(inner: Tokenizer, prefix: bool) -> None:
+def _sentence_piece_parts(inner: Tokenizer, prefix: bool, begin: int) -> None:
     replace = normalizers.Replace(" ", "\u2581")
     inner.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), replace]) if prefix else replace
     inner.decoder = decoders.Sequence(
         [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
         + ([decoders.Strip(" ", 1, 0)] if prefix else [])
     )
-    inner.post_processor = processors.TemplateProcessing(single="<s> $A", pair=None, special_tokens=[("<s>", 0)])
+    inner.post_processor = processors.TemplateProcessing(single="<s> $A", pair=None, special_tokens=[("<s>", begin)])
     inner.add_special_tokens(SPECIALS)
 
 

@@ -1,11 +1,13 @@
 """Pieces of text from ids: joined they are the whole, and no character is shown before it is complete."""
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ultrafuser.generation import IncrementalText
-from ultrafuser.generation.text import WINDOW
+from ultrafuser.generation.text import WINDOW, IncrementalBytes
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -76,3 +78,20 @@ def test_invalid_bytes_do_not_hold_back_the_stream(tiny_tokenizer):
     broken = tiny_tokenizer.convert_tokens_to_ids("ÿ")  # the byte 0xFF, valid nowhere
     parts = pieces(tiny_tokenizer, [broken] * 10)
     assert sum(map(len, parts[:-1])) >= 6
+
+
+# ---- by bytes ----
+
+
+@settings(deadline=None, max_examples=150)
+@given(tokens=st.lists(st.one_of(st.binary(max_size=3), st.text(max_size=3).map(str.encode), st.none()), max_size=20))
+def test_bytes_come_out_whole_whatever_they_are(tokens):
+    decoder = IncrementalBytes(SimpleNamespace(text=tokens))
+    parts = [decoder.push(i, last=i == len(tokens) - 1) for i in range(len(tokens))]
+    assert "".join(parts) == b"".join(text or b"" for text in tokens).decode(errors="replace")
+
+
+def test_the_last_byte_of_a_character_brings_it():
+    decoder = IncrementalBytes(SimpleNamespace(text=[b"\xf0\x9f", b"\xa6", b"\x8a!", b"\xe6"]))
+    assert [decoder.push(i) for i in range(3)] == ["", "", "\U0001f98a!"]
+    assert decoder.push(3, last=True) == REPLACEMENT

@@ -16,6 +16,7 @@ assert AutoModelForCausalLM._model_mapping[UltraFuserConfig] is UltraFuserForCau
 FIRST = {
     "package": "import ultrafuser",
     "save_fused": "from ultrafuser.modeling import save_fused",
+    "add_specialist": "from ultrafuser.modeling import add_specialist",
     "configuration": "import ultrafuser.modeling.configuration",
     "model": "import ultrafuser.modeling.model",
     "auto": "from transformers import AutoConfig",

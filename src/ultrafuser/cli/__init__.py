@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from ultrafuser.cli import (
+    baseline_verb,
     demo_verb,
     eval_verbs,
     lm_eval_verb,
@@ -30,6 +31,7 @@ VERB_MODULES = (
     recipe_verbs,
     train_verb,
     specialise_verb,
+    baseline_verb,
     talk_verbs,
     eval_verbs,
     lm_eval_verb,

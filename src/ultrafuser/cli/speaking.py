@@ -67,13 +67,17 @@ class Answer:
         return bool(self.events) and self.events[-1].token_id in self.stop_ids
 
     def as_dict(self) -> dict[str, Any]:
-        """The answer as plain data."""
+        """The answer as plain data; `tokenizers` only where the specialists' differ, see `Crossings`."""
+        from ultrafuser.generation.events import crossings
+
+        met = crossings(self.events)
         return {
             "answer": self.text,
             "finished": self.finished,
             "seconds": round(self.seconds, 4),
             "tokens_per_second": round(len(self.events) / self.seconds, 2) if self.seconds else None,
             "mean_weights": mean_weights(self.names, self.events),
+            **({} if met is None else {"tokenizers": met.as_dict(self.names)}),
             "tokens": [token_dict(event, self.names) for event in self.events],
         }
 

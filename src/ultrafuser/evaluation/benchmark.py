@@ -69,14 +69,17 @@ class Answer:
 
     `texts` has one answer per turn; `likelihoods` one tuple per query, one entry per continuation. `prompts` is, per
     specialist, what it read before its last answer (for queries: before the first one). `gate_weights` is the mean
-    over response tokens, None where there is no gate. `tokens` counts response tokens; `finished` is False where a
-    length limit cut an answer off; `seconds` is this item's share of the time of its batch.
+    over response tokens, None where there is no gate. `tokenizers` is, where the specialists' differ, per specialist
+    the share of steps in which it took part and was tokenised anew (`generation.events.Crossings`). `tokens` counts
+    response tokens; `finished` is False where a length limit cut an answer off; `seconds` is this item's share of the
+    time of its batch.
     """
 
     texts: tuple[str, ...] = ()
     likelihoods: tuple[tuple[Likelihood, ...], ...] = ()
     prompts: Mapping[str, str] = field(default_factory=dict)
     gate_weights: Mapping[str, float] | None = None
+    tokenizers: Mapping[str, Mapping[str, float]] | None = None
     tokens: int = 0
     finished: bool = True
     seconds: float = 0.0

@@ -37,8 +37,8 @@ RUN_FILE, SUMMARY_FILE, REPORT_FILE, LOCK_FILE = "run.json", "summary.json", "re
 class Entry:
     """One line of NAME.jsonl: an item, one answer to it (number `sample` of those asked for), its verdict.
 
-    `prompts` and `gate_weights` are per specialist, `likelihoods` is [query][continuation] of [nats, tokens], nats
-    None where the continuation was not to be had.
+    `prompts`, `gate_weights` and `tokenizers` (see `Answer`) are per specialist, `likelihoods` is [query][continuation]
+    of [nats, tokens], nats None where the continuation was not to be had.
     """
 
     id: str
@@ -55,6 +55,7 @@ class Entry:
     note: str = ""
     detail: Mapping[str, Any] = field(default_factory=dict)
     gate_weights: Mapping[str, float] | None = None
+    tokenizers: Mapping[str, Mapping[str, float]] | None = None
     tokens: int = 0
     finished: bool = True
     seconds: float = 0.0
@@ -77,6 +78,7 @@ class Entry:
             detail=dict(verdict.detail),
             prompts=dict(answer.prompts),
             gate_weights=None if answer.gate_weights is None else dict(answer.gate_weights),
+            tokenizers=None if answer.tokenizers is None else dict(answer.tokenizers),
             tokens=answer.tokens,
             finished=answer.finished,
             seconds=answer.seconds,

@@ -2,6 +2,7 @@
 
 The loop runs inside `model.generate` (its documented `custom_generate` hook), so logits processors, warpers, stopping
 rules and the cache are Transformers' own, applied after fusion; greedy ids equal those of a plain `model.generate`.
+Where the specialists' tokenizers differ, `crossing` decodes in its place.
 
 Shapes: B batch, T time, N specialists, V vocabulary.
 """
@@ -11,14 +12,16 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ultrafuser.generation import crossing
+from ultrafuser.generation.events import Generation, TokenEvent
 from ultrafuser.generation.sampling import Sampling
-from ultrafuser.generation.text import IncrementalText
+from ultrafuser.generation.text import IncrementalBytes, IncrementalText
 from ultrafuser.templates import encode_prompt
 
 __all__ = [
@@ -41,45 +44,16 @@ class ContextFull(ValueError):  # noqa: N818 - names a state, as TooLong does
 
 
 @dataclass(frozen=True, slots=True)
-class TokenEvent:
-    """One token of an answer and who spoke it.
-
-    `text` is what the token adds to the answer ("" for the first bytes of an unfinished character and for special
-    tokens); `weights` are the gate's, one per specialist, summing to one; `logprob` (nats) is the token's under the
-    fused distribution itself, before temperature, top-p and top-k; `specialist_logprobs` the same under each
-    specialist alone (filled by `score`).
-    """
-
-    token_id: int
-    text: str
-    weights: tuple[float, ...]
-    logprob: float
-    specialist_logprobs: tuple[float, ...] = ()
-
-
-@dataclass
-class Generation:
-    """One finished answer; `finished` is False when a length limit cut it off; `seconds` its whole batch took."""
-
-    events: list[TokenEvent] = field(default_factory=list)
-    finished: bool = False
-    seconds: float = 0.0
-
-    @property
-    def text(self) -> str:
-        """The answer."""
-        return "".join(event.text for event in self.events)
-
-
-@dataclass(frozen=True, slots=True)
 class _Token:
     """What one row of a batch got in one decoding step; `last` = its answer ends with it."""
 
     row: int
     token_id: int
-    weights: list[float]
+    weights: Sequence[float]
     logprob: float
     last: bool
+    took_part: tuple[bool, ...] = ()
+    retokenised: tuple[bool, ...] = ()
 
 
 def stream(
@@ -103,9 +77,10 @@ def stream(
     steps = _steps(model, tokenizer, [_prompts(model, tokenizer, messages)], sampling, gate_weights)
 
     def events() -> Iterator[TokenEvent]:
-        decoder = IncrementalText(tokenizer)
-        for (token,) in steps:
-            yield _event(token, decoder)
+        decoder = text_decoder(model, tokenizer)
+        for step in steps:
+            for token in step:
+                yield _event(token, decoder)
 
     return events()
 
@@ -141,7 +116,7 @@ def generate_batch(
         batch = prompts[start : start + batch_size]
         sampling = Sampling(max_new_tokens, temperature, top_p, top_k, None if seed is None else seed + number)
         started = time.perf_counter()
-        decoders = [IncrementalText(tokenizer) for _ in batch]
+        decoders = [text_decoder(model, tokenizer) for _ in batch]
         answers = [Generation() for _ in batch]
         for step in _steps(model, tokenizer, batch, sampling, gate_weights):
             for token in step:
@@ -159,9 +134,25 @@ def stop_ids(model: Any, tokenizer: Any) -> list[int]:
     return [i for i in dict.fromkeys([*ids, tokenizer.eos_token_id]) if i is not None]
 
 
-def _event(token: _Token, decoder: IncrementalText) -> TokenEvent:
+def text_decoder(model: Any, tokenizer: Any) -> IncrementalText | IncrementalBytes:
+    """What turns an answer's tokens into text, one by one."""
+    return (
+        IncrementalText(tokenizer)
+        if getattr(model, "alignment", None) is None
+        else IncrementalBytes(model.alignment.tables[0])
+    )
+
+
+def _event(token: _Token, decoder: IncrementalText | IncrementalBytes) -> TokenEvent:
     text = decoder.push(token.token_id, last=token.last)
-    return TokenEvent(token.token_id, text, tuple(token.weights), token.logprob)
+    return TokenEvent(
+        token.token_id,
+        text,
+        tuple(token.weights),
+        token.logprob,
+        took_part=token.took_part,
+        retokenised=token.retokenised,
+    )
 
 
 def _prompts(model: Any, tokenizer: Any, messages: Sequence[Message]) -> list[list[int]]:
@@ -179,6 +170,8 @@ def _steps(
     gate_weights: Weights | None,
 ) -> Iterator[list[_Token]]:
     """Start a decoding loop; prompts as [row][specialist][ids]. Each row may fill the context that is left to it."""
+    if getattr(model, "alignment", None) is not None:
+        return _crossing_steps(model, prompts, sampling, gate_weights)
     rooms = [check_length(model, max(map(len, prompt))) for prompt in prompts]
     inputs = model.prepare_prompts(prompts)
     if gate_weights is not None:
@@ -198,6 +191,33 @@ def _steps(
         custom_generate=_decode,
     )
     return steps
+
+
+def _crossing_steps(
+    model: Any, prompts: Sequence[Sequence[Sequence[int]]], sampling: Sampling, gate_weights: Weights | None
+) -> Iterator[list[_Token]]:
+    """`_steps` where tokenizers differ: a string may be several canonical tokens, the first of which carries it."""
+    crossing.check_generation_config(model.generation_config)
+    forced_BN = None
+    if gate_weights is not None:
+        forced_BN = crossing.row_weights(gate_weights, len(prompts), model)
+    steps = crossing.decode(
+        model, prompts, sampling, limit=model.config.max_position_embeddings, gate_weights=forced_BN
+    )
+
+    def tokens() -> Iterator[list[_Token]]:
+        for step in steps:
+            yield [token for chosen in step for token in _canonical_tokens(chosen)]
+
+    return tokens()
+
+
+def _canonical_tokens(chosen: crossing.Chosen) -> Iterator[_Token]:
+    final = len(chosen.ids) - 1
+    for k, token_id in enumerate(chosen.ids):
+        logprob = chosen.logprob if k == 0 else 0.0
+        marks = (chosen.took_part, chosen.retokenised) if k == 0 else ()
+        yield _Token(chosen.row, token_id, chosen.weights, logprob, chosen.last and k == final, *marks)
 
 
 def chat_templates(model: Any) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import Any
 
-__all__ = ["IncrementalText"]
+__all__ = ["IncrementalBytes", "IncrementalText"]
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 LONGEST_UNFINISHED = 3  # bytes, so tokens: a UTF-8 character has at most four
@@ -57,3 +58,18 @@ class IncrementalText:
     def _decode(self, ids: list[int]) -> str:
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
+
+
+class IncrementalBytes:
+    """`IncrementalText` by the tokens' bytes, for answers whose tokens no tokenizer would cut so.
+
+    `table` is a `TokenTable`; the pieces joined are the joined bytes as UTF-8, with replacement marks for what is none.
+    """
+
+    def __init__(self, table: Any) -> None:
+        self.table = table
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token_id: int, *, last: bool = False) -> str:
+        """The text that `token_id` adds; `last` gives out what is held back, unfinished or not."""
+        return self.decoder.decode(self.table.text[token_id] or b"", final=last)

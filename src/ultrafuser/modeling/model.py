@@ -15,6 +15,7 @@ from transformers.modeling_utils import slice_logits_to_keep
 
 from ultrafuser.modeling import assemble, checkpoint
 from ultrafuser.modeling.adapter_entries import build_module
+from ultrafuser.modeling.assemble import Source
 from ultrafuser.modeling.cache import SpecialistCache
 from ultrafuser.modeling.configuration import UltraFuserConfig
 from ultrafuser.modeling.decoding import FusedGenerationMixin
@@ -231,7 +232,7 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
     @classmethod
     def from_specialists(
         cls,
-        sources: Mapping[str, assemble.Source],
+        sources: Mapping[str, Source],
         *,
         templates: Mapping[str, str | None] | Sequence[str | None] | None = None,
         gate: str | Mapping[str, Any] = "token",
@@ -241,7 +242,7 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
         device: str | torch.device | None = None,
         vocab_size: int | None = None,
         revisions: Mapping[str, str] | None = None,
-        bases: Mapping[str, assemble.Source] | None = None,
+        bases: Mapping[str, Source] | None = None,
         base_revisions: Mapping[str, str] | None = None,
     ) -> "UltraFuserForCausalLM":
         """Fuse specialists given as {name: folder, Hub id, or model in memory}; the gate, from `seed`, is untrained.

@@ -15,10 +15,25 @@ from ultrafuser.data import (
 )
 from ultrafuser.recipe import DomainData, Recipe
 
-__all__ = ["Material", "load_material"]
+__all__ = ["Conversations", "Material", "encode", "load_material", "read_conversations"]
 
 Resolve = Callable[[str], str]
 LARGE = 5000  # conversations from which on encoding takes long enough to be told about
+
+
+@dataclass(frozen=True)
+class Conversations:
+    """What a recipe's data holds after cleaning and splitting, category after category, as text."""
+
+    train: list[Conversation]
+    validation: list[Conversation]
+    heldout: list[Conversation]
+    removed: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> dict[str, list[Conversation]]:
+        """The three lists by name."""
+        return {"train": self.train, "validation": self.validation, "heldout": self.heldout}
 
 
 @dataclass
@@ -57,6 +72,14 @@ def load_material(
 
     Raises ValueError naming category, file, line and fix.
     """
+    return encode(read_conversations(recipe, resolve_data), recipe, templates, tokenizer, say)
+
+
+def read_conversations(recipe: Recipe, resolve_data: Resolve) -> Conversations:
+    """Read a recipe's data, take out of `train` what is held out too, and set validation aside.
+
+    Raises ValueError naming category, file, line and fix.
+    """
     parts: dict[str, dict[str, list[Conversation]]] = {"train": {}, "validation": {}, "heldout": {}}
     for category, domain in recipe.data.items():
         for part in parts:
@@ -75,29 +98,41 @@ def load_material(
             )
         parts["train"][category], more = _split(kept, domain, recipe.seed)
         parts["validation"][category] += more
+    joined = {part: [c for found in by_category.values() for c in found] for part, by_category in parts.items()}
+    return Conversations(joined["train"], joined["validation"], joined["heldout"], removed)
+
+
+def encode(
+    conversations: Conversations,
+    recipe: Recipe,
+    templates: list[str],
+    tokenizer: Any,
+    say: Callable[[str], None] = lambda message: None,
+) -> Material:
+    """All parts as ids in `templates`; what is longer than the recipe's max_length is left out, or an error."""
 
     def told(done: int, total: int) -> None:
         if total >= LARGE and done % (total // 10) == 0:
             say(f"encoded {done:,} of {total:,} conversations")
 
     def encoded(part: str) -> ResponseDataset | None:
-        found = {category: conversations for category, conversations in parts[part].items() if conversations}
+        found = conversations.parts[part]
         if not found:
             return None
         return ResponseDataset.from_conversations(
-            [conversation for conversations in found.values() for conversation in conversations],
+            found,
             templates,
             tokenizer,
             max_length=recipe.max_length,
             on_too_long=recipe.on_too_long if part == "train" else "drop",
-            categories=list(found),
+            categories=list(dict.fromkeys(conversation.category for conversation in found)),
             part=part,
             progress=told,
         )
 
     train = encoded("train")
     assert train is not None
-    return Material(train, encoded("validation"), encoded("heldout"), removed)
+    return Material(train, encoded("validation"), encoded("heldout"), conversations.removed)
 
 
 def _split(

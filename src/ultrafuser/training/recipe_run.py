@@ -24,7 +24,7 @@ from ultrafuser.training.results import TrainingResult
 from ultrafuser.training.stages import run_stages
 from ultrafuser.training.work import HELDOUT_FILE, finish_run, is_unfinished, work_folder, write_json
 
-__all__ = ["RecipeResult", "build_model", "train_recipe"]
+__all__ = ["RecipeResult", "build_model", "pick_device", "recipe_fingerprint", "train_recipe"]
 
 Resolve = Callable[[str], str]
 Losses = dict[str, dict[str, float]]  # method -> domain -> nats per token
@@ -91,7 +91,7 @@ def train_recipe(
         callbacks=callbacks,
         overwrite=overwrite,
         keep=keep,
-        recipe=_fingerprint(recipe),
+        recipe=recipe_fingerprint(recipe),
         before_stages=measure_parts,
         say=say,
     )
@@ -156,7 +156,7 @@ def build_model(recipe: Recipe, resolve: Resolve = str) -> tuple[Any, Any]:
         fusion=recipe.fusion.model_dump(),
         seed=recipe.seed,
         dtype=dtype,
-        device=_device(recipe.device),
+        device=pick_device(recipe.device),
         revisions={name: spec.revision for name, spec in specialists.items() if spec.revision is not None},
         bases=bases,
         base_revisions={name: spec.base_revision for name, spec in specialists.items() if spec.base_revision},
@@ -178,7 +178,8 @@ def _tokenizer_place(origin: Origin, base: str | None, revision: str | None, nam
     return find_origin(*found, f"{where}.base")
 
 
-def _device(wanted: str) -> str:
+def pick_device(wanted: str) -> str:
+    """A recipe's device in PyTorch's words; auto is this process's GPU, or else the processor."""
     if wanted != "auto":
         return wanted
     if torch.cuda.is_available():
@@ -200,7 +201,7 @@ def _parts(model: Any, material: Material, file: Path) -> Losses:
     return found
 
 
-def _fingerprint(recipe: Recipe) -> dict[str, Any]:
+def recipe_fingerprint(recipe: Recipe) -> dict[str, Any]:
     """What decides the result, beside stages and seed: another output, name or device goes on with the same run."""
     whole = recipe.portable().model_dump(mode="json")
     for data in whole["data"].values():

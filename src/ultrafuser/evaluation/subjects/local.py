@@ -15,6 +15,7 @@ from ultrafuser.evaluation.benchmark import Answer, Item, Likelihood, Message, N
 from ultrafuser.evaluation.subject import Asking
 from ultrafuser.generation import generate_batch
 from ultrafuser.generation.engine import ContextFull, Generation, chat_templates, check_length
+from ultrafuser.generation.events import crossings
 from ultrafuser.generation.likelihood import Scored, likelihoods, single_tokens, token_likelihoods
 from ultrafuser.generation.packing import pack
 from ultrafuser.modeling.assemble import join
@@ -144,10 +145,12 @@ class LocalSubject:
     def _spoken(self, one: _Dialogue) -> Answer:
         events = [event for answer in one.answers for event in answer.events]
         missing = len(one.item.turns) - len(one.answers)
+        met = crossings(events)
         return Answer(
             texts=(*(answer.text for answer in one.answers), *[""] * missing),
             prompts=self._texts(one.prompt),
             gate_weights=self._mean([(1, event.weights) for event in events]),
+            tokenizers=None if met is None else met.as_dict(self.specialists),
             tokens=len(events),
             finished=not missing and all(answer.finished for answer in one.answers),
             seconds=one.seconds,

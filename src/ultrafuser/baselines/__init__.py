@@ -1,0 +1,81 @@
+"""Everything a fused model must stand beside: the table BASELINES. Importing this package is light."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+from ultrafuser.baselines.setting import Baseline, Made, Setting
+from ultrafuser.lookup import lookup
+
+__all__ = ["BASELINES", "Baseline", "Made", "Setting", "find_baseline"]
+
+
+def later(module: str, name: str) -> Callable[..., Any]:
+    """A function of this package that is imported when it is called: the table itself costs nothing."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        return getattr(import_module(f"{__name__}.{module}"), name)(*arguments, **options)
+
+    return call
+
+
+def each_and_best(names: Sequence[str], domains: Sequence[str]) -> tuple[str, ...]:
+    """The best specialist on validation, and each by name."""
+    return ("", *names)
+
+
+BASELINES: dict[str, Baseline] = {
+    row.name: row
+    for row in (
+        Baseline(
+            "specialist",
+            "a specialist alone, as it is",
+            later("mixtures", "specialist"),
+            variants=each_and_best,
+            paper="table 1, UltraLM-2, CodeLlama, WizardMath; table 3",
+        ),
+        Baseline(
+            "further-tuned",
+            "a specialist tuned further on everything, or on one domain's data",
+            later("further", "further_tuned"),
+            variants=later("further", "further_variants"),
+            paper="table 1, further tuned on everything; table 8, on one subset",
+        ),
+        Baseline(
+            "uniform",
+            "all specialists with equal weights, nothing trained",
+            later("mixtures", "uniform"),
+            needs=("several",),
+            paper="not in the paper: what fusing without a gate gives",
+        ),
+        Baseline(
+            "fixed",
+            "the best mixture whose weights do not look at the text",
+            later("mixtures", "fixed"),
+            needs=("several",),
+            paper="not in the paper: what a gate that cannot tell tokens apart gives",
+        ),
+        Baseline(
+            "uniform-trained",
+            "equal weights, the specialists trained together",
+            later("mixtures", "uniform_trained"),
+            needs=("several",),
+            paper="not in the paper: stage 2 without a gate",
+        ),
+        Baseline(
+            "copies",
+            "a fuser of unspecialised copies of the base, trained as the fused model is",
+            later("copies", "copies"),
+            needs=("several", "base"),
+            paper="LlamaFuser, figure 5",
+        ),
+    )
+}
+
+
+def find_baseline(text: str) -> tuple[Baseline, str]:
+    """The row and the variant that `further-tuned:code` means. Raises ValueError for an unknown name."""
+    name, _, variant = text.partition(":")
+    return lookup(BASELINES, name, "NAME"), variant

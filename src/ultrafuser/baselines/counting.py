@@ -1,0 +1,106 @@
+"""Counts parameters and training operations by one rule, so that methods can be compared at equal cost.
+
+The rule: a product with a matrix takes 2 operations per weight and token forward, and 4 more backward where the weight
+learns (Kaplan et al. 2020, arXiv 2001.08361, section 2.1), so 6 for what learns and 2 for what is frozen. A model's
+body sees every token of prompt and response, its head and the gate the response tokens alone, as in this package. Table
+look-ups, attention scores, norms, padding, validation and what recomputing activations costs are left out.
+
+Legend: N specialists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from ultrafuser.data import ResponseDataset, make_sampler
+from ultrafuser.recipe import StageConfig
+from ultrafuser.training.parameters import TRAINABLE
+
+__all__ = ["Parts", "Tokens", "model_operations", "model_parts", "parameters", "stage_operations", "tokens_read"]
+
+LEARNS, FROZEN = 6, 2
+
+
+class Parts(NamedTuple):
+    """Weights of a model's matrix products: in its body, for every token, and in its head, for response tokens."""
+
+    body: int
+    head: int
+
+
+class Tokens(NamedTuple):
+    """Tokens read in a training: all of them, by specialist, and those of the responses."""
+
+    read: list[int]
+    response: int
+
+
+def parameters(*modules: Any) -> int:
+    """Number of parameters, shared ones once."""
+    found = {id(p): p.numel() for module in modules for p in module.parameters()}
+    return sum(found.values())
+
+
+def model_parts(model: Any) -> Parts:
+    """Body and head of a plain causal LM; a table that is not also the head is looked up, so it is in neither."""
+    head = model.get_output_embeddings()
+    table = model.get_input_embeddings()
+    in_head = {id(p) for p in head.parameters()}
+    looked_up = {id(p) for p in table.parameters()}
+    body = sum(p.numel() for p in model.parameters() if id(p) not in in_head | looked_up)
+    return Parts(body, parameters(head))
+
+
+def model_operations(model: Any, read: int, response: int, *, learns: bool) -> int:
+    """Operations of training (or only running) a plain model on `read` tokens, `response` of them in responses."""
+    parts = model_parts(model)
+    return (LEARNS if learns else FROZEN) * (parts.body * read + parts.head * response)
+
+
+def stage_operations(
+    model: Any, stages: Sequence[StageConfig], train: ResponseDataset, *, seed: int, gate_learns: bool = True
+) -> int:
+    """Operations of `run_stages` on a fused model: what is drawn is counted, not estimated.
+
+    A gate that forced weights replace, or that has one specialist, takes none: `gate_learns` False. Stored states are
+    computed once for the whole training set.
+    """
+    total = 0
+    for place, stage in enumerate(stages):
+        drawn = tokens_read(train, stage, seed=1000 * seed + place)
+        gate, learns = TRAINABLE[stage.train]
+        once = Tokens(_read(train, range(len(train))), 0) if stage.stored_states else drawn
+        for j, specialist in enumerate(model.specialists):
+            parts, cost = model_parts(specialist), LEARNS if learns else FROZEN
+            total += cost * (parts.body * once.read[j] + parts.head * drawn.response)
+        if model.n_specialists > 1 and gate_learns:
+            times = model.n_specialists if model.gate.serves_any_number else 1
+            cost = LEARNS if gate else FROZEN
+            total += cost * times * parameters(model.gate) * drawn.response
+    return total
+
+
+def tokens_read(train: ResponseDataset, stage: StageConfig, *, seed: int) -> Tokens:
+    """Tokens in all batches of a stage, drawn as `run_stages` draws them from `seed`."""
+    sampler = make_sampler(
+        stage.sampler,
+        train.category_index,
+        stage.examples_per_category,
+        steps=stage.steps,
+        seed=seed,
+        names=train.categories,
+    )
+    indices = list(sampler)
+    response = [example.n_response_tokens for example in train.examples]
+    return Tokens(_read(train, indices), sum(response[i] for i in indices))
+
+
+def _read(train: ResponseDataset, indices: Iterable[int]) -> list[int]:
+    """Tokens, prompts and responses, that each of the N specialists reads of these examples."""
+    lengths_by_specialist = [
+        [sum(map(len, example.prompts[j])) + example.n_response_tokens for example in train.examples]
+        for j in range(train.n_specialists)
+    ]
+    indices = list(indices)
+    return [sum(lengths[i] for i in indices) for lengths in lengths_by_specialist]
