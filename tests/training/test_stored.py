@@ -2,6 +2,7 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from ultrafuser.modeling import UltraFuserForCausalLM
 from ultrafuser.recipe import StageConfig
 from ultrafuser.training import evaluate_response_loss, stored
 from ultrafuser.training.evaluation import evaluate_stored
-from ultrafuser.training.stored import StoredCollator, bytes_needed, fused_from_states, states_key, store_states
+from ultrafuser.training.stored import StoredCollator, bytes_needed, states_key, store_states
+from ultrafuser.training.stored_fusion import fused_from_states
 
 
 def with_stored(given, form="exact"):
@@ -44,7 +46,7 @@ def test_a_batch_has_the_loss_gradient_and_weights_of_the_online_path(fused_mode
     fused_model.gate.zero_grad()
     batch = StoredCollator(states)([states[i] for i in indices])
     offline = fused_from_states(fused_model, batch["hidden"], batch["labels"])
-    offline.token_loss.sum().backward()
+    offline.total.backward()
     assert torch.allclose(offline.token_loss, online.token_loss, atol=1e-5)
     assert torch.allclose(offline.gate_weights, online.gate_weights, atol=1e-6)
     for mine, parameter in zip(gradients, fused_model.gate.parameters(), strict=True):
@@ -61,9 +63,9 @@ def test_a_run_ends_with_the_gate_of_an_online_run(fused_model, run, tmp_path, l
     assert len(calls) == sum(per_set), "the specialists ran more than once over the data"
     for name, mine in other.gate.named_parameters():
         difference = (mine - fused_model.gate.get_parameter(name)).abs()
-        assert difference.max() < 1e-4, name  # Adam blows rounding up where a gradient is next to nothing
+        assert difference.max() < 3e-4, name  # Adam blows rounding up where a gradient is next to nothing
         assert difference.mean() < 1e-6, name
-        assert (difference > 1e-5).float().mean() < 1e-3, name
+        assert (difference > 1e-5).float().mean() < 5e-3, name
     keys = ("loss", "eval_loss", "eval_loss_code")
     for mine, theirs in zip(offline.history, online.history, strict=True):
         assert {k: mine[k] for k in keys if k in mine} == pytest.approx(
@@ -111,6 +113,15 @@ def test_the_key_follows_data_specialists_and_format_but_not_the_gate(fused_mode
     assert len(others - {key}) == 3
 
 
+def test_the_key_follows_an_adapters_scaling(fused_model, train_data):
+    key = states_key(fused_model, train_data)
+    row = SimpleNamespace(layers={"model.layers.0.mlp.up_proj": (4, 2.0)})
+    object.__setattr__(fused_model.specialist(0), "row", row)
+    scaled = states_key(fused_model, train_data)
+    row.layers = {"model.layers.0.mlp.up_proj": (4, 1.0)}
+    assert len({key, scaled, states_key(fused_model, train_data)}) == 3
+
+
 def test_sixteen_bits_take_half_the_space_and_learn_nearly_the_same(fused_model, train_data, run, tmp_path):
     exact, half = (bytes_needed(fused_model, train_data, form) for form in ("exact", "bfloat16"))
     assert exact == 2 * half == sum(train_data.response_tokens().values()) * sum(fused_model.config.hidden_sizes) * 4
@@ -139,7 +150,8 @@ def test_one_folder_serves_several_seeds(fused_model, run, tmp_path, count_calls
     assert seen
     assert len(calls) == seen
     assert first.stages[0].steps == 4
-    assert "MB in" in said[0]
+    assert "GB in" in said[0]
+    assert any("log probability of every token: about 0.00" in line for line in said)
 
 
 def test_a_stage_of_all_after_it_and_the_states_of_a_finished_run(fused_model, run, tmp_path):
@@ -166,6 +178,10 @@ def test_a_disk_that_is_too_small_is_said_before_anything_runs(
 def test_stored_states_are_for_the_gate_stage(fused_model, run, monkeypatch):
     with pytest.raises(ValueError, match=r"stored_states: 'exact' given, but train: all changes the specialists"):
         stage("all", stored_states="exact")
+    monkeypatch.setattr(fused_model.config, "vocabularies", [9, 8, 7])
+    with pytest.raises(ValueError, match=r"stages\.gate\.stored_states: the specialists' tokenizers differ"):
+        run(fused_model, with_stored(stage("gate")))
+    monkeypatch.undo()
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match=r"stages\.gate\.stored_states: learns in one process, 2 were started"):
         run(fused_model, with_stored(stage("gate")))

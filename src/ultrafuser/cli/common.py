@@ -14,11 +14,14 @@ from rich.console import Console
 from rich.text import Text
 
 from ultrafuser.files import finite, write_whole
+from ultrafuser.zoo import resolve_data, resolve_source
 
 __all__ = [
     "DeviceOption",
+    "DtypeOption",
     "JsonOption",
     "ModelArgument",
+    "QuantiseOption",
     "RevisionOption",
     "SpecialistPathOption",
     "console",
@@ -70,6 +73,14 @@ DeviceOption = Annotated[
     str | None,
     typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps; left out: the fastest."),
 ]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option("--dtype", metavar="TYPE", help="float32, bfloat16, float16; left out: as stored."),
+]
+QuantiseOption = Annotated[
+    str | None,
+    typer.Option("--quantise", metavar="KIND", help="Keep the specialists' weights as int8 or int4."),
+]
 RevisionOption = Annotated[
     str | None, typer.Option("--revision", metavar="REV", help="Branch, tag or commit: makes MODEL a Hub id.")
 ]
@@ -77,9 +88,6 @@ SpecialistPathOption = Annotated[
     list[str] | None,
     typer.Option("--specialist-path", metavar="NAME=FOLDER", help="Where a gate-only model finds a specialist."),
 ]
-
-ZOO_PREFIX = "zoo:"
-SAMPLE_PREFIX = "zoo-sample:"
 
 
 def human_console(json_path: str | None) -> Console:
@@ -129,21 +137,3 @@ def from_options(kind: type[Part], options: Mapping[str, str], **fields: Any) ->
         problems = RecipeError.from_validation(error).problems
         named = (options.get(p.field, "--" + p.field.replace("_", "-")) + f": {p.message}" for p in problems)
         raise ValueError("; ".join(named)) from None
-
-
-def resolve_source(source: str) -> str:
-    """The folder of a shipped model for "zoo:text"; anything else (folder, Hub id) as it is."""
-    if not source.startswith(ZOO_PREFIX):
-        return source
-    from ultrafuser import zoo
-
-    return str(zoo.path(source.removeprefix(ZOO_PREFIX)))
-
-
-def resolve_data(source: str) -> str:
-    """The file of a shipped sample for "zoo-sample:text/train"; anything else (file, folder, Hub id) as it is."""
-    if not source.startswith(SAMPLE_PREFIX):
-        return source
-    from ultrafuser import zoo
-
-    return str(zoo.sample_path(source.removeprefix(SAMPLE_PREFIX)))
