@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -21,15 +21,55 @@ def later(module: str, name: str) -> Callable[..., Any]:
     return call
 
 
+def each_and_best(names: Sequence[str], domains: Sequence[str]) -> tuple[str, ...]:
+    """The best specialist on validation, and each by name."""
+    return ("", *names)
+
+
 BASELINES: dict[str, Baseline] = {
     row.name: row
     for row in (
+        Baseline(
+            "specialist",
+            "a specialist alone, as it is",
+            later("mixtures", "specialist"),
+            variants=each_and_best,
+            paper="table 1, UltraLM-2, CodeLlama, WizardMath; table 3",
+        ),
         Baseline(
             "further-tuned",
             "a specialist tuned further on everything, or on one domain's data",
             later("further", "further_tuned"),
             variants=later("further", "further_variants"),
             paper="table 1, further tuned on everything; table 8, on one subset",
+        ),
+        Baseline(
+            "uniform",
+            "all specialists with equal weights, nothing trained",
+            later("mixtures", "uniform"),
+            needs=("several",),
+            paper="not in the paper: what fusing without a gate gives",
+        ),
+        Baseline(
+            "fixed",
+            "the best mixture whose weights do not look at the text",
+            later("mixtures", "fixed"),
+            needs=("several",),
+            paper="not in the paper: what a gate that cannot tell tokens apart gives",
+        ),
+        Baseline(
+            "uniform-trained",
+            "equal weights, the specialists trained together",
+            later("mixtures", "uniform_trained"),
+            needs=("several",),
+            paper="not in the paper: stage 2 without a gate",
+        ),
+        Baseline(
+            "copies",
+            "a fuser of unspecialised copies of the base, trained as the fused model is",
+            later("copies", "copies"),
+            needs=("several", "base"),
+            paper="LlamaFuser, figure 5",
         ),
     )
 }

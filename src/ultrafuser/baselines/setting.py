@@ -183,6 +183,22 @@ class Setting:
 
     # ---- stages ----
 
+    @property
+    def fused_stages(self) -> list[StageConfig]:
+        """The recipe's own stages, for a comparator that is fused too; the last is cut or prolonged to make up `steps`.
+
+        Raises ValueError where the stages before the last take all steps.
+        """
+        *before, last = self.recipe.stages
+        left = self.steps - sum(stage.steps for stage in before)
+        if left < 1:
+            raise ValueError(
+                f"--steps: {self.steps} leaves none for the recipe's last stage {last.name!r}, after "
+                f"{self.steps - left} of the others; give more"
+            )
+        settings = last.model_dump() | {"steps": left, "warmup_steps": min(last.warmup_steps, left - 1)}
+        return [*before, StageConfig(**settings)]
+
     def stage(self, name: str, train: str = "specialists", **changes: Any) -> StageConfig:
         """The stage of a comparator: the recipe's last that trains what `train` trains, for `steps` steps.
 

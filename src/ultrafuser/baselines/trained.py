@@ -50,12 +50,16 @@ def train_fuser(
     *,
     method: str,
     forced: Sequence[float] | None = None,
+    gate_only: bool = False,
     note: str = "",
     chosen: dict[str, Any] | None = None,
 ) -> Made:
-    """Train a fused model, with the gate or with `forced` weights (N,) in its place, save it, count it."""
+    """Train a fused model, with the gate or with `forced` weights (N,) in its place, save it, count it.
+
+    `gate_only` saves the gate alone, which points at the specialists; none of them may have learned.
+    """
     result, operations = _run(setting, fused, stages, method, forced=forced, gate_learns=forced is None)
-    save_fuser(setting, fused)
+    save_fuser(setting, fused, gate_only=gate_only)
     gate = parameters(fused.gate) if any(stage.train != "specialists" for stage in stages) else 0
     body = parameters(*fused.specialists) if any(stage.train != "gate" for stage in stages) else 0
     found = {**(chosen or {}), **validation_of(result)}
@@ -118,13 +122,13 @@ def save_plain(setting: Setting, model: PreTrainedModel, template: str, *, title
     finish_run(setting.folder)
 
 
-def save_fuser(setting: Setting, fused: Any) -> None:
-    """Save a fused model, self-contained, with tokenizer and card to the setting's folder."""
+def save_fuser(setting: Setting, fused: Any, *, gate_only: bool = False) -> None:
+    """Save a fused model, self-contained or the gate alone, with tokenizer and card to the setting's folder."""
     from ultrafuser.modeling import save_fused
     from ultrafuser.training.work import finish_run
 
     setting.say(f"saving to {setting.folder}")
-    save_fused(fused, setting.tokenizer, setting.folder, overwrite=True)
+    save_fused(fused, setting.tokenizer, setting.folder, gate_only=gate_only, overwrite=True)
     finish_run(setting.folder)
 
 
