@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -21,6 +22,7 @@ __all__ = [
     "RevisionOption",
     "SpecialistPathOption",
     "console",
+    "from_options",
     "human_console",
     "resolve_data",
     "resolve_source",
@@ -28,6 +30,8 @@ __all__ = [
     "stderr",
     "write_json",
 ]
+
+Part = TypeVar("Part")
 
 console = Console(highlight=False)
 stderr = Console(stderr=True, highlight=False)
@@ -108,6 +112,23 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy and torch numbers and arrays
         return finite(value.tolist())
     return str(value)
+
+
+def from_options(kind: type[Part], options: Mapping[str, str], **fields: Any) -> Part:
+    """A part of a recipe from what a verb was given; `options` are fields whose option has another name than --field.
+
+    Raises ValueError that names the options at fault.
+    """
+    from pydantic import ValidationError
+
+    from ultrafuser.recipe import RecipeError
+
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        problems = RecipeError.from_validation(error).problems
+        named = (options.get(p.field, "--" + p.field.replace("_", "-")) + f": {p.message}" for p in problems)
+        raise ValueError("; ".join(named)) from None
 
 
 def resolve_source(source: str) -> str:

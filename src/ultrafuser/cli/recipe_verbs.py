@@ -30,7 +30,8 @@ def register(app: typer.Typer) -> None:
 def init(
     path: Annotated[Path, typer.Argument(metavar="[PATH]", help="The recipe to write.")] = Path("fuse.yaml"),
     preset: Annotated[
-        str, typer.Option("--preset", metavar="NAME", help="demo (the shipped trio, minutes on a CPU), gpu or paper.")
+        str,
+        typer.Option("--preset", metavar="NAME", help="demo, adapters, tokenizers, gpu or paper."),
     ] = "demo",
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON schema of recipes and write nothing.")

@@ -7,7 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from ultrafuser.cli.common import JsonOption, RevisionOption, human_console, resolve_data, resolve_source, write_json
+from ultrafuser.cli.common import (
+    JsonOption,
+    RevisionOption,
+    from_options,
+    human_console,
+    resolve_data,
+    resolve_source,
+    write_json,
+)
 
 EXIT_SIGNAL = 128  # plus the signal's number, as shells do
 
@@ -36,7 +44,10 @@ def specialise(
     steps: Annotated[int, typer.Option("--steps", metavar="N", help="Optimiser steps.")] = 400,
     examples: Annotated[int, typer.Option("--examples", metavar="N", help="Conversations per step.")] = 16,
     learning_rate: Annotated[float, typer.Option("--learning-rate", metavar="X", help="Its largest value.")] = 2e-4,
-    warmup_steps: Annotated[int, typer.Option("--warmup-steps", metavar="N", help="Steps of the rise from 0.")] = 10,
+    warmup_steps: Annotated[
+        int | None,
+        typer.Option("--warmup-steps", metavar="N", help="Steps of the rise from 0; left out: 10, or a quarter."),
+    ] = None,
     save_every: Annotated[int, typer.Option("--save-every", metavar="N", help="Steps between checkpoints.")] = 50,
     eval_every: Annotated[int, typer.Option("--eval-every", metavar="N", help="Steps between validations.")] = 0,
     limit: Annotated[int | None, typer.Option("--limit", metavar="N", help="Use at most N conversations.")] = None,
@@ -67,9 +78,10 @@ def specialise(
     from ultrafuser.recipe import StageConfig
 
     lookup({"bfloat16": 0, "float32": 0}, dtype, "--dtype")
-    stage = StageConfig(
-        name=name, train="specialists", steps=steps, examples_per_category=examples, learning_rate=learning_rate,
-        warmup_steps=warmup_steps, save_every=save_every, eval_every=eval_every,
+    stage = from_options(
+        StageConfig, {"examples_per_category": "--examples"}, name=name, train="specialists", steps=steps,
+        examples_per_category=examples, learning_rate=learning_rate, save_every=save_every, eval_every=eval_every,
+        warmup_steps=min(10, steps // 4) if warmup_steps is None else warmup_steps,
     )  # fmt: skip
     settings: dict[str, Any] = {
         "name": name, "revision": revision, "template": template, "limit": limit, "max_length": max_length,
@@ -81,6 +93,19 @@ def specialise(
     settings["adapter"] = Adapter(rank, alpha, dropout, targets if targets == "all-linear" else _words(targets))
     source = base if revision else resolve_source(base)
     return _run(source, [resolve_data(one) for one in data], output, stage, settings, json_path)
+
+
+def _in_options(text: str, name: str) -> str:
+    """An error of the training, which names a recipe's fields, in this verb's options."""
+    fields = {
+        f"data.{name}.limit": "--limit",
+        f"data.{name}": "--data",
+        f"specialists.{name}.template": "--template",
+        f"specialists.{name}": "BASE",
+        "validation_fraction": "--validation-fraction",
+    }
+    found = next((field for field in fields if text.startswith(field)), "")
+    return fields.get(found, "") + text.removeprefix(found)
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -101,6 +126,8 @@ def _run(base: str, data: list[str], output: Path, stage: Any, settings: dict[st
                 say=lambda message: console.print(f"{message} ...", style="dim", markup=False, soft_wrap=True),
                 **settings,
             )  # fmt: skip
+    except ValueError as error:
+        raise ValueError(_in_options(str(error), settings["name"])) from error
     except TrainingInterrupted as stopped:
         console.print(str(stopped), markup=False, soft_wrap=True)
         return EXIT_SIGNAL + stopped.signum

@@ -19,6 +19,7 @@ from ultrafuser.modeling.configuration import UltraFuserConfig
 from ultrafuser.modeling.gate_checkpoint import HUB_OPTIONS, load_gate, write_gate
 from ultrafuser.modeling.specialists import Origin, check_weights, is_folder_like, read_config, resolve
 from ultrafuser.modeling.storage import check_output, staged
+from ultrafuser.modeling.vocabulary import save_tokenizers
 
 if TYPE_CHECKING:
     from ultrafuser.modeling.model import UltraFuserForCausalLM
@@ -94,6 +95,7 @@ def _write(
         write_gate(model, folder, final)
     else:
         save_full(folder, **options)
+    save_tokenizers(model, folder)
     (folder / "README.md").write_text(model_card(model.config, gate_only=gate_only), encoding="utf-8")
 
 

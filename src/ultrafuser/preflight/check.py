@@ -1,10 +1,12 @@
 """The check: every part of a recipe looked at in turn, nothing large read, nothing raised before all is collected."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ultrafuser.preflight.adapters import check_base, check_fit, check_groups, described
+from ultrafuser.preflight.crossing import apart, check_overlap, check_positions
 from ultrafuser.preflight.data_check import check_data
 from ultrafuser.preflight.facts import Facts, read_facts
 from ultrafuser.preflight.findings import Finding, Report
@@ -15,6 +17,7 @@ from ultrafuser.preflight.sources import Resolve, SourceError, locate
 from ultrafuser.preflight.template_check import check_template
 from ultrafuser.preflight.vocabulary import check_end_tokens, check_vocabularies
 from ultrafuser.recipe import Recipe, RecipeError, load_recipe
+from ultrafuser.tokens import Alignment
 
 SMALL_HIDDEN = 1024  # below this width, a gate needs a larger learning rate than the paper's 2e-5
 SMALL_RATE = 1e-4
@@ -39,20 +42,12 @@ def check(
     resolve = resolve or _leave
     facts, folders = _specialists(recipe, resolve, report, say)
     complete = len(facts) == len(recipe.specialists)
-    templates: list[str | None] = []
-    tokenizer: Any = None
-    if recipe.tokenizer_name in {one.name for one in facts}:
-        tokenizer = next(one for one in facts if one.name == recipe.tokenizer_name).tokenizer
-        check_end_tokens(facts, recipe.tokenizer_name, report)
-        check_vocabularies(facts, recipe.tokenizer_name, report)
-        for one in facts:
-            spec = recipe.specialists[one.name]
-            templates.append(check_template(one.name, spec, one, tokenizer, report))
+    speech = _speech(recipe, facts, report)
     check_groups(recipe, facts, report)
     _shapes(recipe, facts, report)
-    usable = complete and tokenizer is not None and tokenizer.eos_token_id is not None and None not in templates
-    sources = [source for source in templates if source is not None] if usable else []
-    data = check_data(recipe, sources, tokenizer, resolve_data or _leave, report)
+    data = check_data(recipe, speech.sources if complete else [], speech.tokenizer, resolve_data or _leave, report)
+    if speech.alignment is not None:
+        check_positions(speech.alignment, speech.names, data.answers, report)
     _context(recipe, facts, data.longest, report)
     _learning_rates(recipe, facts, report)
     if facts:
@@ -101,6 +96,37 @@ def _specialists(
         report.add("ok", where, described(one))
         check_base(one, located, report, say)
     return facts, folders
+
+
+@dataclass
+class _Speech:
+    """What the specialists read and write with; `alignment` where tokenizers differ, its `names` canonical first."""
+
+    tokenizer: Any = None
+    sources: list[str] = field(default_factory=list)
+    alignment: Alignment | None = None
+    names: list[str] = field(default_factory=list)
+
+
+def _speech(recipe: Recipe, facts: Sequence[Facts], report: Report) -> _Speech:
+    """Notes what is wrong with tokenizers and templates."""
+    found = _Speech()
+    first = next((one for one in facts if one.name == recipe.tokenizer_name), None)
+    if first is None:
+        return found
+    found.tokenizer = first.tokenizer
+    check_end_tokens(facts, first.name, report)
+    others = apart(facts, first.name) if recipe.fusion.rule == "probabilities" else []
+    check_vocabularies([one for one in facts if one not in others], first.name, report)
+    found.alignment = check_overlap(others, first, report)
+    found.names = [first.name, *(one.name for one in others)]
+    templates = []
+    for one in facts:
+        own = one.tokenizer if one in others else first.tokenizer
+        templates.append(check_template(one.name, recipe.specialists[one.name], one, own, report))
+    if first.tokenizer.eos_token_id is not None and None not in templates:
+        found.sources = [source for source in templates if source is not None]
+    return found
 
 
 def _shapes(recipe: Recipe, facts: Sequence[Facts], report: Report) -> None:

@@ -10,6 +10,7 @@ from ultrafuser.recipe import DomainData, Recipe
 from ultrafuser.templates import encode_conversation
 
 SAMPLE = 400  # conversations per domain whose tokens are counted
+ANSWERS = 40  # conversations per domain whose answers are cut by every tokenizer
 PARTS = ("train", "validation", "heldout")
 
 
@@ -19,6 +20,7 @@ class DataFacts:
 
     longest: int | None = None  # tokens, over the sample, in the template that makes it longest; not over max_length
     lengths: dict[str, dict[str, Any]] = field(default_factory=dict)
+    answers: dict[str, list[str]] = field(default_factory=dict)  # a sample of each domain's
 
 
 def check_data(recipe: Recipe, templates: Sequence[str], tokenizer: Any, resolve: Resolve, report: Report) -> DataFacts:
@@ -39,6 +41,8 @@ def check_data(recipe: Recipe, templates: Sequence[str], tokenizer: Any, resolve
             if part == "train":
                 _validation_share(category, domain, len(found), report)
                 _repeats(recipe, category, len(found), report)
+                step = max(1, len(found) // ANSWERS)
+                facts.answers[category] = [text for one in found[::step][:ANSWERS] for text in _answers(one)]
                 if templates and tokenizer is not None:
                     _lengths(recipe, category, found, templates, tokenizer, report, facts)
         report.data[category] = {**counts, **facts.lengths.get(category, {})}
@@ -72,6 +76,10 @@ def _load(
 
 def _prompt(conversation: Any) -> str:
     return "\n".join(m["content"] for m in conversation.messages if m["role"] == "user").strip()
+
+
+def _answers(conversation: Any) -> list[str]:
+    return [m["content"] for m in conversation.messages if m["role"] == "assistant"]
 
 
 def _validation_share(category: str, domain: DomainData, count: int, report: Report) -> None:

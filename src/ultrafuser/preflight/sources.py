@@ -47,12 +47,17 @@ class Located:
         return (self.file or self.folder).resolve()
 
 
-def locate(spec: SpecialistSource, resolve: Resolve) -> Located:
-    """The specialist's files. Raises SourceError, at once for a missing folder: only a revision leads to the Hub."""
+def locate(spec: SpecialistSource, resolve: Resolve, *, with_base: bool = True) -> Located:
+    """The specialist's files. Raises SourceError, at once for a missing folder: only a revision leads to the Hub.
+
+    Without `with_base`, an adapter for which no base is named in `spec` comes alone, its folder in its base's place.
+    """
     found = _model(spec.source, spec.revision, resolve)
     if found.adapter is None:
         if spec.base is not None:
             raise SourceError("is a complete model, not an adapter, so that it has no base", "remove `base`", "base")
+        return found
+    if spec.base is None and not with_base:
         return found
     try:
         base, revision = find_base(found.adapter, spec.base, spec.base_revision, "source")

@@ -4,6 +4,7 @@ Fused logits are added up column by column, so column i must mean the same token
 of equal size may still differ; comparing sizes is not enough.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from ultrafuser.preflight.facts import Facts
@@ -21,7 +22,7 @@ def tokens_by_id(tokenizer: Any) -> dict[int, str]:
     return {index: token for token, index in tokenizer.get_vocab().items()}
 
 
-def check_vocabularies(facts: list[Facts], canonical: str, report: Report) -> None:
+def check_vocabularies(facts: Sequence[Facts], canonical: str, report: Report) -> None:
     """Notes whether every specialist can be fused under the tokenizer of the specialist `canonical`."""
     first = next(one for one in facts if one.name == canonical)
     reference = tokens_by_id(first.tokenizer)
@@ -66,7 +67,7 @@ def _same_tokens(one: Facts, reference: dict[int, str], canonical: str, report: 
             where,
             f"vocabulary differs from {canonical}'s: tokenizers{same_size} {len(different)} other tokens; the first is "
             f"id {i}: {own[i]!r} here, {reference[i]!r} there",
-            "fuse specialists that share one tokenizer",
+            "fuse specialists that share one tokenizer, or write `rule: probabilities` under fusion",
         )
         return False
     extra, lacking = sorted(own.keys() - reference.keys()), sorted(reference.keys() - own.keys())
@@ -126,7 +127,7 @@ def _special_tokens(one: Facts, first: Facts, report: Report) -> None:
         )
 
 
-def check_end_tokens(facts: list[Facts], canonical: str, report: Report) -> None:
+def check_end_tokens(facts: Sequence[Facts], canonical: str, report: Report) -> None:
     """Notes a tokenizer without an end-of-sequence token, and models that stop at another one than their tokenizer."""
     first = next(one for one in facts if one.name == canonical)
     if first.tokenizer.eos_token_id is None:
