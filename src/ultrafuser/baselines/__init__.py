@@ -26,6 +26,11 @@ def each_and_best(names: Sequence[str], domains: Sequence[str]) -> tuple[str, ..
     return ("", *names)
 
 
+def chosen_and_paper(names: Sequence[str], domains: Sequence[str]) -> tuple[str, ...]:
+    """The scale chosen on validation, and the paper's."""
+    return ("", "1.0")
+
+
 BASELINES: dict[str, Baseline] = {
     row.name: row
     for row in (
@@ -70,6 +75,36 @@ BASELINES: dict[str, Baseline] = {
             later("copies", "copies"),
             needs=("several", "base"),
             paper="LlamaFuser, figure 5",
+        ),
+        Baseline(
+            "average",
+            "the mean of the specialists' weights, of all or of some",
+            later("merges", "average"),
+            needs=("several",),
+            variants=later("merges", "average_variants"),
+            paper="average merging, table 1 (text and math; all three: near zero)",
+        ),
+        Baseline(
+            "task-arithmetic",
+            "the base plus a scale times the specialists' differences from it",
+            later("merges", "task_arithmetic"),
+            needs=("several", "base"),
+            variants=chosen_and_paper,
+            paper="task arithmetic, table 1 (scale 1.0)",
+        ),
+        Baseline(
+            "ties",
+            "TIES merging, by mergekit",
+            later("merges", "ties"),
+            needs=("several", "base", "validation", "mergekit"),
+            paper="not in the paper",
+        ),
+        Baseline(
+            "dare",
+            "DARE merging, by mergekit",
+            later("merges", "dare"),
+            needs=("several", "base", "validation", "mergekit"),
+            paper="not in the paper",
         ),
     )
 }
