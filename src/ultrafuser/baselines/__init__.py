@@ -31,6 +31,11 @@ def chosen_and_paper(names: Sequence[str], domains: Sequence[str]) -> tuple[str,
     return ("", "1.0")
 
 
+def at_compute_and_steps(names: Sequence[str], domains: Sequence[str]) -> tuple[str, ...]:
+    """At the compute of base, specialists and fusing together, and at the steps of the others."""
+    return ("", "equal-steps")
+
+
 BASELINES: dict[str, Baseline] = {
     row.name: row
     for row in (
@@ -47,6 +52,21 @@ BASELINES: dict[str, Baseline] = {
             later("further", "further_tuned"),
             variants=later("further", "further_variants"),
             paper="table 1, further tuned on everything; table 8, on one subset",
+        ),
+        Baseline(
+            "single",
+            "one plain model of about the fused size, from the same start, tuned on everything",
+            later("single", "single"),
+            needs=("base",),
+            paper="table 1, Llama-30B tuned on all the data",
+        ),
+        Baseline(
+            "scratch",
+            "one plain model of about the fused size, from random weights, at equal compute",
+            later("single", "scratch"),
+            needs=("base",),
+            variants=at_compute_and_steps,
+            paper="not in the paper",
         ),
         Baseline(
             "uniform",
@@ -94,14 +114,14 @@ BASELINES: dict[str, Baseline] = {
         ),
         Baseline(
             "ties",
-            "TIES merging, by mergekit",
+            "merging by TIES: trimmed differences of the majority's sign (mergekit)",
             later("merges", "ties"),
             needs=("several", "base", "validation", "mergekit"),
             paper="not in the paper",
         ),
         Baseline(
             "dare",
-            "DARE merging, by mergekit",
+            "merging by DARE: differences thinned at random (mergekit)",
             later("merges", "dare"),
             needs=("several", "base", "validation", "mergekit"),
             paper="not in the paper",

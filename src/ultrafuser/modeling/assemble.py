@@ -15,6 +15,8 @@ from ultrafuser.modeling.configuration import UltraFuserConfig
 from ultrafuser.modeling.fusion import FUSION_RULES
 from ultrafuser.modeling.gate import gate_settings
 from ultrafuser.modeling.head import check_head
+from ultrafuser.modeling.manner import Manner
+from ultrafuser.modeling.quantisation import quantisation_of
 from ultrafuser.modeling.specialists import Origin, check_causal, describe, licence_of, open_specialist
 from ultrafuser.modeling.vocabulary import (
     align_specialists,
@@ -31,28 +33,35 @@ if TYPE_CHECKING:
 Source: TypeAlias = str | Path | PreTrainedModel
 
 
-def open_all(
-    sources: Mapping[str, Source], revisions: Mapping[str, str], dtype: torch.dtype | str | None
-) -> dict[str, PreTrainedModel]:
+def open_all(sources: Mapping[str, Source], revisions: Mapping[str, str], manner: Manner) -> dict[str, PreTrainedModel]:
     """Open every specialist and bring all to one number format. Raises ValueError naming the specialist at fault."""
     if not sources:
         raise ValueError("specialists: none given; name at least one, for example {'text': 'path/to/model'}")
+    for name in sources:
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"specialists: {name!r} is not a name; use a short text such as 'code'")
+    manner.check(sources)
     opened: dict[str, PreTrainedModel] = {}
     for name, source in sources.items():
         field = f"specialists.{name}"
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"specialists: {name!r} is not a name; use a short text such as 'code'")
         if isinstance(source, PreTrainedModel):
-            check_causal(source.config, field)
-            opened[name] = source.eval()
+            opened[name] = _in_memory(source, field, **manner.of(name))
         else:
-            opened[name] = open_specialist(source, revisions.get(name), dtype, field=field)
+            opened[name] = open_specialist(source, revisions.get(name), field=field, **manner.of(name))
         if any(opened[name] is other for key, other in opened.items() if key != name):
             raise ValueError(f"{field}: the same model object is given twice; open it twice, or copy it")
     for name, specialist in opened.items():
         check_reads_cache(specialist, f"specialists.{name}")
         check_head(specialist, f"specialists.{name}")
-    return _one_dtype(opened, dtype)
+    return _one_dtype(opened, manner.common_format)
+
+
+def _in_memory(model: PreTrainedModel, field: str, dtype: Any, device: Any, quantisation: str | None) -> Any:
+    """A specialist given as a model: used, not copied; its number format is settled with the others'."""
+    check_causal(model.config, field)
+    if quantisation is not None:
+        raise ValueError(f"{field}.quantisation: {quantisation} is for specialists opened from files; this is a model")
+    return (model if device is None else model.to(device)).eval()
 
 
 def check_reads_cache(specialist: PreTrainedModel, field: str) -> None:
@@ -64,10 +73,9 @@ def check_reads_cache(specialist: PreTrainedModel, field: str) -> None:
         )
 
 
-def _one_dtype(opened: dict[str, PreTrainedModel], dtype: torch.dtype | str | None) -> dict[str, PreTrainedModel]:
+def _one_dtype(opened: dict[str, PreTrainedModel], target: torch.dtype | None) -> dict[str, PreTrainedModel]:
     found = {name: specialist.dtype for name, specialist in opened.items()}
-    target = getattr(torch, dtype) if isinstance(dtype, str) and dtype != "auto" else dtype
-    if not isinstance(target, torch.dtype):
+    if target is None:
         target = next(iter(found.values()))
         for other in found.values():
             target = torch.promote_types(target, other)
@@ -125,12 +133,13 @@ def find_templates(
 def provenance(specialist: PreTrainedModel) -> dict[str, Any]:
     """Where a specialist came from, fit to be published: Hub id and commit, licence; its hash is filled in at save."""
     origin: Origin | None = getattr(specialist, "ultrafuser_origin", None)
+    quantisation = quantisation_of(specialist)
     return {
         "id": origin.hub_id if origin else None,
         "revision": origin.revision if origin else None,
         "licence": licence_of(origin.path) if origin else None,
         "sha256": None,
-    }
+    } | ({} if quantisation is None else {"quantisation": quantisation})
 
 
 def token_ids(specialist: PreTrainedModel) -> dict[str, Any]:
@@ -153,14 +162,13 @@ def assemble(
     gate: str | Mapping[str, Any],
     fusion: str | Mapping[str, Any],
     seed: int,
-    dtype: torch.dtype | str | None,
-    device: str | torch.device | None,
+    manner: Manner,
     vocab_size: int | None,
     revisions: Mapping[str, str] | None,
 ) -> "UltraFuserForCausalLM":
     """See `UltraFuserForCausalLM.from_specialists`."""
     settings = check_fusion(fusion, len(sources))
-    opened = open_all(sources, revisions or {}, dtype)
+    opened = open_all(sources, revisions or {}, manner)
     names = list(opened)
     tokenizers = {name: tokenizer for name in names if (tokenizer := tokenizer_of(opened[name])) is not None}
     found = find_templates(names, tokenizers, templates)
@@ -192,7 +200,7 @@ def assemble(
     if aligned is not None:
         model.use_alignment(aligned)
     model.gate.reset_parameters(seed)
-    return model.to(device) if device is not None else model
+    return model
 
 
 def join(

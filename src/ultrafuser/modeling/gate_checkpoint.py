@@ -15,7 +15,9 @@ from transformers.utils import cached_file
 from ultrafuser.hashing import content_hash
 from ultrafuser.modeling import assemble
 from ultrafuser.modeling.configuration import UltraFuserConfig
+from ultrafuser.modeling.manner import Manner
 from ultrafuser.modeling.placement import Placement, dispatch, read_device_map
+from ultrafuser.modeling.quantisation import quantisation_of
 from ultrafuser.modeling.specialists import Origin, number_format, open_specialist, resolve
 from ultrafuser.modeling.unchanged import check_unchanged
 
@@ -62,6 +64,7 @@ def load_gate(
     path: str | os.PathLike,
     config: UltraFuserConfig,
     specialist_paths: Mapping[str, str | os.PathLike],
+    quantisation: Mapping[str, str | None],
     arguments: tuple[Any, ...],
     options: dict[str, Any],
 ) -> Any:
@@ -77,7 +80,10 @@ def load_gate(
     generation = options.pop("generation_config", None) or GenerationConfig.from_pretrained(path, **hub)
     wants_report = options.pop("output_loading_info", False)
     attention = options.pop("attn_implementation", None) or config._attn_implementation
+    stored = {name: entry.get("quantisation") for name, entry in zip(names, config.sources, strict=True)}
+    quantisation = stored | dict(quantisation)
     dtype = _number_format(options, config)
+    Manner(dtype=dtype, quantisation=quantisation).check(names)
     placement = read_device_map(options, names)
     if arguments or options.keys() - _HARMLESS:
         what = ", ".join(sorted(options.keys() - _HARMLESS)) or "positional arguments"
@@ -90,7 +96,7 @@ def load_gate(
     specialists = [
         open_specialist(
             origin.path, dtype=dtype, device=placement.of(j), field=f"specialists.{name}",
-            attn_implementation=attention, config=sub_config,
+            attn_implementation=attention, config=sub_config, quantisation=quantisation[name],
         )
         for j, (name, origin, sub_config) in enumerate(zip(names, origins, config.specialist_configs, strict=True))
     ]  # fmt: skip
@@ -112,9 +118,11 @@ def _join(
     """The fused model around opened specialists, its gate's weights from the checkpoint, spread over the devices."""
     config = copy.deepcopy(config)
     config.gate_only = False
-    for entry in config.sources:
-        entry.pop("folder", None)
-        entry.pop("folder_from_here", None)
+    for entry, specialist in zip(config.sources, specialists, strict=True):
+        for field in ("folder", "folder_from_here", "quantisation"):
+            entry.pop(field, None)
+        if quantisation_of(specialist) is not None:
+            entry["quantisation"] = quantisation_of(specialist)
     config.dtype = specialists[0].dtype
     model = assemble.join(model_class, config, specialists)
     try:

@@ -32,6 +32,7 @@ from ultrafuser.modeling.inputs import (
     spread,
 )
 from ultrafuser.modeling.loss import response_loss
+from ultrafuser.modeling.manner import Manner
 from ultrafuser.modeling.output import UltraFuserOutput
 from ultrafuser.modeling.reading import read_all
 from ultrafuser.modeling.registration import register
@@ -236,21 +237,26 @@ class UltraFuserForCausalLM(RespondingMixin, FusedGenerationMixin, PreTrainedMod
         gate: str | Mapping[str, Any] = "token",
         fusion: str | Mapping[str, Any] = "logits",
         seed: int = 0,
-        dtype: torch.dtype | str | None = None,
+        dtype: torch.dtype | str | Mapping[str, Any] | None = None,
         device: str | torch.device | None = None,
         vocab_size: int | None = None,
         revisions: Mapping[str, str] | None = None,
+        devices: Mapping[str, Any] | None = None,
+        quantisation: Mapping[str, str | None] | None = None,
     ) -> "UltraFuserForCausalLM":
         """Fuse specialists given as {name: folder, Hub id, or model in memory}; the gate, from `seed`, is untrained.
 
         `templates`: per specialist a template's name, .jinja path or source, or None for its tokenizer's own.
         `gate`: a row of GATES, or {"type": ..., "hidden_size": ...}. `fusion`: a row of FUSION_RULES, or {"rule": ...,
-        "top_k": ...}. `dtype`: default the widest of the specialists'. `vocab_size`: tokens of the shared tokenizer,
-        where heads are padded. `revisions`: {name: revision} for Hub ids. Models in memory are used, not copied.
+        "top_k": ...}. `dtype`: default the widest of the specialists'; {name: dtype} opens each in its own, all are
+        held in the widest. `vocab_size`: tokens of the shared tokenizer, where heads are padded. `revisions`: {name:
+        revision} for Hub ids. `devices`: {name: device} for specialists that do not lie on `device`; the gate lies with
+        the first. `quantisation`: {name: "int8" | "int4"}, see `quantise`. Models in memory are used, not copied.
         Raises ValueError naming the specialist or field, the value and the fix.
         """
         return assemble.assemble(
-            cls, sources, templates=templates, gate=gate, fusion=fusion, seed=seed, dtype=dtype, device=device,
+            cls, sources, templates=templates, gate=gate, fusion=fusion, seed=seed,
+            manner=Manner(dtype, device, devices or {}, quantisation or {}),
             vocab_size=vocab_size, revisions=revisions,
         )  # fmt: skip
 
@@ -260,11 +266,16 @@ class UltraFuserForCausalLM(RespondingMixin, FusedGenerationMixin, PreTrainedMod
         pretrained_model_name_or_path: str | os.PathLike | None,
         *args: Any,
         specialist_paths: Mapping[str, str | os.PathLike] | None = None,
+        quantisation: Mapping[str, str | None] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Load either form of checkpoint, see `checkpoint.load`; keyword arguments as in Transformers."""
+        """Load either form of checkpoint, see `checkpoint.load`; keyword arguments as in Transformers.
+
+        `quantisation`: {name: "int8" | "int4"}; specialists of a gate-only checkpoint are quantised as they were saved
+        where nothing else is said here (None: not at all).
+        """
         return checkpoint.load(
-            cls, super().from_pretrained, pretrained_model_name_or_path, specialist_paths, args, kwargs
+            cls, super().from_pretrained, pretrained_model_name_or_path, specialist_paths, quantisation, args, kwargs
         )
 
     def save_pretrained(self, save_directory: str | os.PathLike, *, gate_only: bool = False, **kwargs: Any) -> None:

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from transformers import TrainerCallback
 
 from ultrafuser.modeling import UltraFuserForCausalLM, save_fused
-from ultrafuser.modeling.specialists import open_specialist, open_tokenizer
+from ultrafuser.modeling.specialists import open_tokenizer
 from ultrafuser.modeling.specialists import resolve as find_origin
 from ultrafuser.recipe import Recipe
 from ultrafuser.tokens import difference
@@ -69,6 +69,8 @@ def train_recipe(
     """
     if gate_only:
         _refuse_learning_specialists(recipe)
+    else:
+        _refuse_quantised(recipe)
     started, output = time.perf_counter(), Path(recipe.output)
     going_on = is_unfinished(output)
     say("opening the specialists")
@@ -134,6 +136,16 @@ def _refuse_learning_specialists(recipe: Recipe) -> None:
             )
 
 
+def _refuse_quantised(recipe: Recipe) -> None:
+    """Raise ValueError where a specialist is quantised: a self-contained checkpoint could not hold it."""
+    for name, spec in recipe.specialists.items():
+        if spec.quantisation is not None:
+            raise ValueError(
+                f"specialists.{name}.quantisation: {spec.quantisation} weights are not saved, they are made anew at "
+                "every opening; add --gate-only, or leave quantisation out"
+            )
+
+
 def build_model(recipe: Recipe, resolve: Resolve = str) -> tuple[Any, Any]:
     """The fused model of a recipe, gate untrained, on the recipe's device, and its tokenizer."""
     sources: dict[str, Any] = {}
@@ -146,20 +158,18 @@ def build_model(recipe: Recipe, resolve: Resolve = str) -> tuple[Any, Any]:
     first = next(iter(sources))
     if first != canonical and difference({canonical: tokenizer, first: open_tokenizer(origins[first])}):
         sources = {canonical: sources[canonical], **sources}  # the canonical tokenizer is the first specialist's
-    dtype: str | None = recipe.dtype
-    if any(spec.dtype is not None for spec in recipe.specialists.values()):
-        for name, spec in recipe.specialists.items():
-            field = f"specialists.{name}.source"
-            sources[name] = open_specialist(sources[name], spec.revision, spec.dtype or recipe.dtype, field=field)
-        dtype = None  # the widest of them
+    own = {name: spec.dtype or recipe.dtype for name, spec in recipe.specialists.items()}
+    told = any(spec.dtype is not None for spec in recipe.specialists.values())
     model = UltraFuserForCausalLM.from_specialists(
         sources,
         templates={name: spec.template for name, spec in recipe.specialists.items()},
         gate=recipe.gate.model_dump(exclude_none=True),
         fusion=recipe.fusion.model_dump(),
         seed=recipe.seed,
-        dtype=dtype,
+        dtype=own if told else recipe.dtype,
         device=pick_device(recipe.device),
+        devices={name: spec.device for name, spec in recipe.specialists.items() if spec.device is not None},
+        quantisation={name: spec.quantisation for name, spec in recipe.specialists.items()},
         revisions={name: spec.revision for name, spec in recipe.specialists.items() if spec.revision is not None},
     )
     for name, template in zip(model.config.specialist_names, model.config.templates, strict=True):
@@ -198,4 +208,6 @@ def recipe_fingerprint(recipe: Recipe) -> dict[str, Any]:
     whole = recipe.portable().model_dump(mode="json")
     for data in whole["data"].values():
         data.pop("heldout")
+    for specialist in whole["specialists"].values():
+        specialist.pop("device")
     return {key: whole[key] for key in ("specialists", "tokenizer", "gate", "fusion", "data", "max_length", "dtype")}

@@ -27,6 +27,7 @@ from ultrafuser.data.collator import IGNORE
 from ultrafuser.modeling.gate import normalise
 from ultrafuser.modeling.inputs import check_labels, spread
 from ultrafuser.modeling.loss import CHUNK_BYTES, mixed_label_loss, response_loss
+from ultrafuser.modeling.quantisation import stored_parts
 from ultrafuser.training.predictions import Predictions
 from ultrafuser.training.stored_loss import Points, dense_loss, points_loss
 
@@ -262,8 +263,9 @@ def states_key(model: Any, dataset: ResponseDataset, form: str = "exact") -> str
         settings = {k: v for k, v in specialist.config.to_dict().items() if k not in ("_name_or_path", "use_cache")}
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
         for name, tensor in (*specialist.named_parameters(), *specialist.named_buffers()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            for part in stored_parts(tensor.detach()):
+                digest.update(f"{name} {tuple(part.shape)} {part.dtype}".encode())
+                digest.update(part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
