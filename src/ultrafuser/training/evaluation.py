@@ -17,7 +17,8 @@ from ultrafuser.data import Example, ResponseCollator, ResponseDataset
 from ultrafuser.data.collator import IGNORE
 from ultrafuser.modeling.inputs import forced_weights, spread
 from ultrafuser.training.alone import loss_alone, only_specialist
-from ultrafuser.training.stored import StoredCollator, StoredStates, fused_from_states
+from ultrafuser.training.stored import StoredCollator, StoredStates
+from ultrafuser.training.stored_fusion import fused_from_states
 
 __all__ = ["ExampleLoss", "ResponseLoss", "evaluate_many", "evaluate_response_loss", "evaluate_stored"]
 
