@@ -11,6 +11,9 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from ultrafuser.lookup import lookup
+from ultrafuser.modeling.adapter_entries import entries
+from ultrafuser.modeling.adapter_folders import find_adapters
+from ultrafuser.modeling.adapters import SharedSpecialist, regroup
 from ultrafuser.modeling.configuration import UltraFuserConfig
 from ultrafuser.modeling.fusion import FUSION_RULES
 from ultrafuser.modeling.gate import gate_settings
@@ -33,27 +36,37 @@ if TYPE_CHECKING:
 Source: TypeAlias = str | Path | PreTrainedModel
 
 
-def open_all(sources: Mapping[str, Source], revisions: Mapping[str, str], manner: Manner) -> dict[str, PreTrainedModel]:
-    """Open every specialist and bring all to one number format. Raises ValueError naming the specialist at fault."""
+def open_all(
+    sources: Mapping[str, Source],
+    revisions: Mapping[str, str],
+    manner: Manner,
+    bases: Mapping[str, Source] | None = None,
+    base_revisions: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Open every specialist, those on one base sharing it, and bring all to one number format.
+
+    Raises ValueError naming the specialist at fault.
+    """
     if not sources:
         raise ValueError("specialists: none given; name at least one, for example {'text': 'path/to/model'}")
     for name in sources:
         if not isinstance(name, str) or not name:
             raise ValueError(f"specialists: {name!r} is not a name; use a short text such as 'code'")
     manner.check(sources)
+    found = find_adapters(sources, revisions, bases or {}, base_revisions or {})
     opened: dict[str, PreTrainedModel] = {}
-    for name, source in sources.items():
-        field = f"specialists.{name}"
+    for name, (source, field) in found.complete.items():
+        settings = manner.together([other for other in sources if found.on.get(other) == name], name)
         if isinstance(source, PreTrainedModel):
-            opened[name] = _in_memory(source, field, **manner.of(name))
+            opened[name] = _in_memory(source, field, **settings)
         else:
-            opened[name] = open_specialist(source, revisions.get(name), field=field, **manner.of(name))
+            opened[name] = open_specialist(source, field=field, **settings)
         if any(opened[name] is other for key, other in opened.items() if key != name):
             raise ValueError(f"{field}: the same model object is given twice; open it twice, or copy it")
     for name, specialist in opened.items():
         check_reads_cache(specialist, f"specialists.{name}")
         check_head(specialist, f"specialists.{name}")
-    return _one_dtype(opened, manner.common_format)
+    return found.attach(_one_dtype(opened, manner.common_format), list(sources))
 
 
 def _in_memory(model: PreTrainedModel, field: str, dtype: Any, device: Any, quantisation: str | None) -> Any:
@@ -130,16 +143,26 @@ def find_templates(
     return found
 
 
-def provenance(specialist: PreTrainedModel) -> dict[str, Any]:
-    """Where a specialist came from, fit to be published: Hub id and commit, licence; its hash is filled in at save."""
-    origin: Origin | None = getattr(specialist, "ultrafuser_origin", None)
+def provenance(specialist: Any) -> dict[str, Any]:
+    """Where a specialist came from, fit to be published: Hub id and commit, licence; its hash is filled in at save.
+
+    That of an adapter says the same of its base.
+    """
     quantisation = quantisation_of(specialist)
+    found = _provenance(getattr(specialist, "ultrafuser_origin", None))
+    found |= {} if quantisation is None else {"quantisation": quantisation}
+    if isinstance(specialist, SharedSpecialist) and specialist.row.layers:
+        found["base"] = _provenance(specialist.base_origin)
+    return found
+
+
+def _provenance(origin: Origin | None) -> dict[str, Any]:
     return {
         "id": origin.hub_id if origin else None,
         "revision": origin.revision if origin else None,
         "licence": licence_of(origin.path) if origin else None,
         "sha256": None,
-    } | ({} if quantisation is None else {"quantisation": quantisation})
+    }
 
 
 def token_ids(specialist: PreTrainedModel) -> dict[str, Any]:
@@ -165,10 +188,12 @@ def assemble(
     manner: Manner,
     vocab_size: int | None,
     revisions: Mapping[str, str] | None,
+    bases: Mapping[str, Source] | None = None,
+    base_revisions: Mapping[str, str] | None = None,
 ) -> "UltraFuserForCausalLM":
     """See `UltraFuserForCausalLM.from_specialists`."""
     settings = check_fusion(fusion, len(sources))
-    opened = open_all(sources, revisions or {}, manner)
+    opened = open_all(sources, revisions or {}, manner, bases, base_revisions)
     names = list(opened)
     tokenizers = {name: tokenizer for name in names if (tokenizer := tokenizer_of(opened[name])) is not None}
     found = find_templates(names, tokenizers, templates)
@@ -204,9 +229,11 @@ def assemble(
 
 
 def join(
-    model_class: "type[UltraFuserForCausalLM]", config: UltraFuserConfig, specialists: Sequence[PreTrainedModel]
+    model_class: "type[UltraFuserForCausalLM]", config: UltraFuserConfig, specialists: Sequence[Any]
 ) -> "UltraFuserForCausalLM":
     """A fused model around specialists in memory, whose weights stay as they are; the gate's are not drawn yet."""
+    specialists = regroup(specialists)
+    config.adapters = entries(config.specialist_names, specialists)
     with no_init_weights():
         model = model_class(config, specialists=specialists)
     model.gate.to(specialists[0].device)

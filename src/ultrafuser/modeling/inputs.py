@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers.modeling_utils import slice_logits_to_keep
 
 IGNORED = -100
 
@@ -22,9 +23,15 @@ class Columns:
     position_ids: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> "Columns":
-        """The same on another device."""
-        moved = [None if t is None else t.to(device) for t in (self.attention_mask, self.position_ids)]
-        return Columns(self.input_ids.to(device), *moved)
+        """The same on another device; as they are where that is "meta": weights that Accelerate fetches at each use."""
+        if device.type == "meta" or device == self.input_ids.device:
+            return self
+        mask, positions = self.attention_mask, self.position_ids
+        return Columns(
+            self.input_ids.to(device),
+            None if mask is None else mask.to(device),
+            None if positions is None else positions.to(device),
+        )
 
 
 def own_columns(
@@ -223,3 +230,17 @@ def keep_available(weights_MN: torch.Tensor, available_MN: torch.Tensor) -> torc
     """Weights without those of specialists that take no part, scaled to sum to one again; all 0 where none is left."""
     kept_MN = weights_MN * available_MN.to(weights_MN.device)
     return kept_MN / kept_MN.sum(-1, keepdim=True).clamp_min(torch.finfo(kept_MN.dtype).tiny)
+
+
+def mean_loss(loss_M: torch.Tensor, items: torch.Tensor | int | None) -> torch.Tensor:
+    """Mean over the positions, or their sum over `items`; zero where there are no positions."""
+    if items is None:
+        return loss_M.sum() / max(loss_M.shape[0], 1)
+    return loss_M.sum() / (items.to(loss_M.device) if isinstance(items, torch.Tensor) else items)
+
+
+def keep_columns(given: Any, logits_to_keep: int | torch.Tensor, columns: int) -> Any:
+    """Forced weights for every column, cut to the columns kept."""
+    if isinstance(given, torch.Tensor) and given.ndim == 3 and given.shape[1] == columns:
+        return slice_logits_to_keep(given, logits_to_keep)
+    return given

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_utils import slice_logits_to_keep
 
 from ultrafuser.modeling import assemble, checkpoint
+from ultrafuser.modeling.adapter_entries import build_module
 from ultrafuser.modeling.assemble import Source
 from ultrafuser.modeling.cache import SpecialistCache
 from ultrafuser.modeling.configuration import UltraFuserConfig
@@ -28,6 +29,8 @@ from ultrafuser.modeling.inputs import (
     check_prompts,
     check_responses,
     forced_weights,
+    keep_columns,
+    mean_loss,
     own_columns,
     spread,
 )
@@ -59,19 +62,20 @@ class UltraFuserForCausalLM(RespondingMixin, FusedGenerationMixin, PreTrainedMod
     _keep_in_fp32_modules_strict = (r"^gate\.",)
     gate: Gate
 
-    def __init__(self, config: UltraFuserConfig, specialists: Sequence[PreTrainedModel] | None = None) -> None:
+    def __init__(self, config: UltraFuserConfig, specialists: Sequence[Any] | None = None) -> None:
         """Build from the configuration, or around specialists in memory. Prefer `from_specialists`."""
         requested = config._attn_implementation
         super().__init__(config)
         options = {} if requested is None else {"attn_implementation": requested}
-        for j, sub_config in enumerate(config.specialist_configs):
+        sub_configs = config.specialist_configs
+        for group in config.groups:
             # Attributes, not a ModuleList: tied weights and no-split modules are gathered from direct children only.
+            first = group.members[0]
             if specialists is None:
-                dtype = torch.get_default_dtype()
-                specialist = AutoModelForCausalLM.from_config(sub_config, dtype=dtype, **options)
+                module = build_module(config, group, sub_configs[first], options)
             else:
-                specialist = specialists[j]
-            setattr(self, f"specialist{j}", specialist)
+                module = getattr(specialists[first], "module", specialists[first])
+            setattr(self, group.name, module)
         self.gate = build_gate(config.gate, config.hidden_sizes).float()
         self.post_init()
 
@@ -156,7 +160,7 @@ class UltraFuserForCausalLM(RespondingMixin, FusedGenerationMixin, PreTrainedMod
             views = own_columns(input_ids, attention_mask, prompt_ids, prompt_mask, past)
         hidden = read_all(self, views, cache)
         if not learning:
-            gate_weights = _keep_columns(gate_weights, logits_to_keep, input_ids.shape[1])
+            gate_weights = keep_columns(gate_weights, logits_to_keep, input_ids.shape[1])
             hidden = [slice_logits_to_keep(states, logits_to_keep) for states in hidden]
         output = self._fuse(hidden, gate_weights, return_logits is not False)
         output.past_key_values = cache
@@ -200,7 +204,7 @@ class UltraFuserForCausalLM(RespondingMixin, FusedGenerationMixin, PreTrainedMod
             weights = output.gate_weights[keep.to(output.gate_weights.device)]
             loss_M = response_loss(weights, rows, heads, self.config.fusion["rule"], labels_M)
         output.token_loss = spread(loss_M, keep)
-        output.loss = _mean(loss_M, items)
+        output.loss = mean_loss(loss_M, items)
 
     def _respond(
         self,
@@ -219,7 +223,7 @@ class UltraFuserForCausalLM(RespondingMixin, FusedGenerationMixin, PreTrainedMod
         weights, loss_M = self.respond(hidden, None if labels is None else labels[form.keep], form.available, given)
         output = UltraFuserOutput(gate_weights=form.spread(weights))
         if loss_M is not None:
-            output.loss, output.token_loss = _mean(loss_M, items), form.spread(loss_M)
+            output.loss, output.token_loss = mean_loss(loss_M, items), form.spread(loss_M)
         if with_logits:
             output.logits = form.spread(self.response_logits(weights, hidden))
         if wants_hidden:
@@ -241,10 +245,15 @@ class UltraFuserForCausalLM(RespondingMixin, FusedGenerationMixin, PreTrainedMod
         device: str | torch.device | None = None,
         vocab_size: int | None = None,
         revisions: Mapping[str, str] | None = None,
+        bases: Mapping[str, Source] | None = None,
+        base_revisions: Mapping[str, str] | None = None,
         devices: Mapping[str, Any] | None = None,
         quantisation: Mapping[str, str | None] | None = None,
     ) -> "UltraFuserForCausalLM":
         """Fuse specialists given as {name: folder, Hub id, or model in memory}; the gate, from `seed`, is untrained.
+
+        A source may be a low-rank adapter (PEFT): specialists on one base, and the base itself, share it and run in one
+        pass. `bases`: {name: base} where it is not the one that the adapter names, `base_revisions` for those on a Hub.
 
         `templates`: per specialist a template's name, .jinja path or source, or None for its tokenizer's own.
         `gate`: a row of GATES, or {"type": ..., "hidden_size": ...}. `fusion`: a row of FUSION_RULES, or {"rule": ...,
@@ -257,7 +266,7 @@ class UltraFuserForCausalLM(RespondingMixin, FusedGenerationMixin, PreTrainedMod
         return assemble.assemble(
             cls, sources, templates=templates, gate=gate, fusion=fusion, seed=seed,
             manner=Manner(dtype, device, devices or {}, quantisation or {}),
-            vocab_size=vocab_size, revisions=revisions,
+            vocab_size=vocab_size, revisions=revisions, bases=bases, base_revisions=base_revisions,
         )  # fmt: skip
 
     @classmethod
@@ -285,20 +294,6 @@ class UltraFuserForCausalLM(RespondingMixin, FusedGenerationMixin, PreTrainedMod
     def push_to_hub(self, repo_id: str, *, gate_only: bool = False, **kwargs: Any) -> Any:
         """Save to a temporary folder and upload it with its model card, see `checkpoint.push_folder`."""
         return checkpoint.push_folder(self, repo_id, gate_only, kwargs)
-
-
-def _mean(loss_M: torch.Tensor, items: torch.Tensor | int | None) -> torch.Tensor:
-    """Mean over the positions, or their sum over `items`; zero where there are no positions."""
-    if items is None:
-        return loss_M.sum() / max(loss_M.shape[0], 1)
-    return loss_M.sum() / (items.to(loss_M.device) if isinstance(items, torch.Tensor) else items)
-
-
-def _keep_columns(given: Any, logits_to_keep: int | torch.Tensor, columns: int) -> Any:
-    """Forced weights for every column, cut to the columns kept."""
-    if isinstance(given, torch.Tensor) and given.ndim == 3 and given.shape[1] == columns:
-        return slice_logits_to_keep(given, logits_to_keep)
-    return given
 
 
 register()  # where this module was itself what imported the Auto classes

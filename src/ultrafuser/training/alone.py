@@ -35,8 +35,8 @@ def loss_alone(model: Any, examples: Sequence[Example], j: int) -> list[list[flo
     """Per example: loss in nats summed over the specialist's own tokens, canonical response tokens, weights (N)."""
     batch = ResponseCollator(0)([example.of_one(j) for example in examples])
     form = check_responses(batch["sequence_ids"], batch["sequence_mask"], batch["response_index"], batch["labels"], 1)
-    states_BTD = read_one(model, j, form.columns(0).to(model.device))
-    hidden_MD, labels_M = form.gather(states_BTD, 0), batch["labels"][form.keep].to(model.device)
+    states_BTD = read_one(model, j, form.columns(0))
+    hidden_MD, labels_M = form.gather(states_BTD, 0), batch["labels"][form.keep].to(states_BTD.device)
     logs_M = own_log_probabilities(hidden_MD, model.heads[j], labels_M, model.alignment.eos[j], CHUNK_BYTES)
     loss_B = -form.spread(logs_M.cpu()).double().sum(1)
     weights = [float(place == j) for place in range(model.n_specialists)]
