@@ -8,7 +8,8 @@ import torch
 from ultrafuser.evaluation.benchmark import Item, Needs, Query
 from ultrafuser.evaluation.subject import Asking
 from ultrafuser.evaluation.subjects import local
-from ultrafuser.evaluation.subjects.local import LocalSubject, only_specialist
+from ultrafuser.evaluation.subjects.alone import only_specialist
+from ultrafuser.evaluation.subjects.local import LocalSubject
 from ultrafuser.generation import generate_batch, likelihoods, only_weights, stream
 from ultrafuser.modeling import UltraFuserForCausalLM
 from ultrafuser.templates import encode_prompt

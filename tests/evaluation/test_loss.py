@@ -88,7 +88,8 @@ def test_a_broken_record_is_named(record, message):
 
 @pytest.mark.parametrize("only", [None, "code"])
 def test_equals_the_loss_of_training(fused_model, tiny_tokenizer, only):
-    from ultrafuser.evaluation.subjects.local import LocalSubject, only_specialist
+    from ultrafuser.evaluation.subjects.alone import only_specialist
+    from ultrafuser.evaluation.subjects.local import LocalSubject
     from ultrafuser.training import evaluate_response_loss
 
     model = fused_model if only is None else only_specialist(fused_model, only)

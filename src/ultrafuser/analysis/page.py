@@ -62,9 +62,12 @@ class Explanation:
         return -math.fsum(token.logprob for token in self.tokens) / len(self.tokens) if self.tokens else None
 
     def specialist_nats(self) -> dict[str, float]:
-        """Mean -log p of the tokens under each specialist alone; empty where that was not computed."""
+        """Mean -log p of the tokens under each specialist alone; empty where that was not computed, or where one that
+        has another tokenizer cannot say some token."""
         rows = [token.specialist_logprobs for token in self.tokens]
-        return {name: -mean for name, mean in _means(self.names, rows).items()} if rows and all(rows) else {}
+        if not rows or not all(row and min(row) > -math.inf for row in rows):
+            return {}
+        return {name: -mean for name, mean in _means(self.names, rows).items()}
 
     def as_dict(self) -> dict[str, Any]:
         """The page's content as plain data."""

@@ -255,7 +255,8 @@ def _open_subject(request: Request, stack: ExitStack) -> tuple[Subject, str | No
         endpoint = EndpointSubject(ChatClient(request.model, request.model_name, concurrency=batch_size))
         return stack.enter_context(closing(endpoint)), None
     from ultrafuser.cli.opening import open_fused
-    from ultrafuser.evaluation.subjects.local import LocalSubject, only_specialist
+    from ultrafuser.evaluation.subjects.alone import only_specialist, only_tokenizer
+    from ultrafuser.evaluation.subjects.local import LocalSubject
 
     only = request.only
     opened = open_fused(
@@ -264,6 +265,7 @@ def _open_subject(request: Request, stack: ExitStack) -> tuple[Subject, str | No
     )  # fmt: skip
     model, tokenizer, notice = opened.model, opened.tokenizer, opened.gate_notice
     if only is not None and model.n_specialists > 1:
+        tokenizer = only_tokenizer(model, tokenizer, only)
         model, notice = only_specialist(model, only), None
     name = request.model if only is None else f"{request.model} ({only})"
     return LocalSubject(model, tokenizer, name=name, batch_size=batch_size), notice

@@ -77,15 +77,16 @@ class Union:
         self.end: int = alignment.end
         self.to_union = [torch.as_tensor(places_V, device=device) for places_V in alignment.to_union]
         self.from_union = [torch.as_tensor(ids_U, device=device) for ids_U in alignment.from_union]
+        # Tokens without text go to one place more, which is then left out.
+        self.places = [places_V.where(places_V >= 0, alignment.size) for places_V in self.to_union]
         self.unwritable = torch.tensor(_unwritable(alignment), dtype=torch.long, device=device)
 
     def mix(self, weights_BN: Tensor, chances_BV: Sequence[Tensor]) -> Tensor:
         """The weighted sum of the specialists' probabilities for each string, (B, U)."""
         size = self.alignment.size
-        total_BU = weights_BN.new_zeros(len(weights_BN), size + 1)  # the last place: tokens without text
+        total_BU = weights_BN.new_zeros(len(weights_BN), size + 1)
         for j, own_BV in enumerate(chances_BV):
-            places_V = self.to_union[j].where(self.to_union[j] >= 0, size)
-            total_BU.index_add_(1, places_V, own_BV * weights_BN[:, j : j + 1])
+            total_BU.index_add_(1, self.places[j], own_BV * weights_BN[:, j : j + 1])
         total_BU[:, self.unwritable] = 0
         return total_BU[:, :size]
 

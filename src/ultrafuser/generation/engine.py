@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ultrafuser.generation import crossing
 from ultrafuser.generation.events import Generation, TokenEvent
+from ultrafuser.generation.examples import tokens_of
 from ultrafuser.generation.sampling import Sampling
 from ultrafuser.generation.text import IncrementalBytes, IncrementalText
 from ultrafuser.templates import encode_prompt
@@ -136,11 +137,7 @@ def stop_ids(model: Any, tokenizer: Any) -> list[int]:
 
 def text_decoder(model: Any, tokenizer: Any) -> IncrementalText | IncrementalBytes:
     """What turns an answer's tokens into text, one by one."""
-    return (
-        IncrementalText(tokenizer)
-        if getattr(model, "alignment", None) is None
-        else IncrementalBytes(model.alignment.tables[0])
-    )
+    return IncrementalText(tokenizer) if model.alignment is None else IncrementalBytes(model.alignment.tables[0])
 
 
 def _event(token: _Token, decoder: IncrementalText | IncrementalBytes) -> TokenEvent:
@@ -157,7 +154,7 @@ def _event(token: _Token, decoder: IncrementalText | IncrementalBytes) -> TokenE
 
 def _prompts(model: Any, tokenizer: Any, messages: Sequence[Message]) -> list[list[int]]:
     """Each specialist's own prompt as ids; ValueError where there is no room for an answer after it."""
-    prompts = encode_prompt(messages, chat_templates(model), tokenizer)
+    prompts = encode_prompt(messages, chat_templates(model), tokens_of(model, tokenizer))
     check_length(model, 1 + max(map(len, prompts)))
     return prompts
 
@@ -170,7 +167,7 @@ def _steps(
     gate_weights: Weights | None,
 ) -> Iterator[list[_Token]]:
     """Start a decoding loop; prompts as [row][specialist][ids]. Each row may fill the context that is left to it."""
-    if getattr(model, "alignment", None) is not None:
+    if model.alignment is not None:
         return _crossing_steps(model, prompts, sampling, gate_weights)
     rooms = [check_length(model, max(map(len, prompt))) for prompt in prompts]
     inputs = model.prepare_prompts(prompts)

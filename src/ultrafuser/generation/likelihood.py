@@ -1,6 +1,7 @@
 """How likely given answers are: log-likelihoods of continuations after conversations, in batches of like length.
 
-Each specialist reads the conversation in its own template; the continuation's tokens are shared, as in training.
+Each specialist reads the conversation in its own template; the continuation's tokens are shared, as in training,
+or canonical where the specialists' tokenizers differ.
 
 Shapes: B batch, R response positions, N specialists, V vocabulary.
 """
@@ -11,13 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from ultrafuser.data.collator import ResponseCollator
 from ultrafuser.data.dataset import Example
 from ultrafuser.generation.engine import ContextFull, Message, chat_templates, check_length
-from ultrafuser.templates import encode_prompt, encode_responses
+from ultrafuser.generation.examples import answer_ids, example_of_ids, tokens_of
+from ultrafuser.templates import encode_prompt
 
 __all__ = ["Scored", "likelihoods", "single_tokens", "token_likelihoods"]
 
@@ -50,9 +51,9 @@ def likelihoods(
     """
     _check_batch_size(batch_size)
     prompts = _encode_prompts(model, tokenizer, [messages for messages, _, _ in queries])
-    responses = encode_responses([text for _, text, _ in queries], tokenizer)
+    responses = answer_ids(model, tokenizer, [text for _, text, _ in queries])
     responses = [ids if query[2] else ids[:-1] for ids, query in zip(responses, queries, strict=True)]
-    examples = [_example(own, ids) for own, ids in zip(prompts, responses, strict=True)]
+    examples = [_example(model, own, ids) for own, ids in zip(prompts, responses, strict=True)]
     _check_lengths(model, examples, "query")
     results = [Scored(0.0, 0, (0.0,) * model.n_specialists)] * len(queries)
     wanted = [i for i, ids in enumerate(responses) if ids]
@@ -68,9 +69,9 @@ def likelihoods(
     return results
 
 
-def single_tokens(tokenizer: Any, continuations: Sequence[str]) -> bool:
+def single_tokens(model: Any, tokenizer: Any, continuations: Sequence[str]) -> bool:
     """Whether every continuation is one token, so that one pass over the prompt reads them all."""
-    return all(len(ids) == 2 for ids in encode_responses(continuations, tokenizer))
+    return all(len(ids) == 2 for ids in answer_ids(model, tokenizer, continuations))
 
 
 def token_likelihoods(
@@ -88,13 +89,15 @@ def token_likelihoods(
     """
     _check_batch_size(batch_size)
     prompts = _encode_prompts(model, tokenizer, conversations)
-    ids = [_one_token_each(tokenizer, texts) for texts in continuations]
-    examples = [_example(own, [choices[0] if choices else 0]) for own, choices in zip(prompts, ids, strict=True)]
+    ids = [_one_token_each(model, tokenizer, texts) for texts in continuations]
+    examples = [_example(model, own, [choices[0] if choices else 0]) for own, choices in zip(prompts, ids, strict=True)]
     _check_lengths(model, examples, "conversation")
     results: list[list[Scored]] = [[] for _ in examples]
     for rows in _alike(examples, range(len(examples)), batch_size):
         output = _forward(model, [examples[i] for i in rows], return_logits=True)
-        logprobs_BV = output.logits[:, 0].log_softmax(-1)
+        logprobs_BV = output.logits[:, 0]
+        if model.alignment is None:  # else they are log-probabilities, and no others are to be scaled up to one
+            logprobs_BV = logprobs_BV.log_softmax(-1)
         for b, i in enumerate(rows):
             weights = tuple(output.gate_weights[b, 0].tolist())
             results[i] = [Scored(nats, 1, weights) for nats in logprobs_BV[b, ids[i]].tolist()]
@@ -119,22 +122,17 @@ def _encode_prompts(model: Any, tokenizer: Any, conversations: Sequence[Sequence
     for messages in conversations:
         key = tuple(tuple(sorted(message.items())) for message in messages)
         if key not in known:
-            known[key] = encode_prompt(messages, templates, tokenizer)
+            known[key] = encode_prompt(messages, templates, tokens_of(model, tokenizer))
         found.append(known[key])
     return found
 
 
-def _example(prompts: Prompts, response: Sequence[int]) -> Example:
-    return Example(
-        id="",
-        category=0,
-        prompts=[[np.asarray(ids, dtype=np.int64)] for ids in prompts],
-        responses=[np.asarray(response, dtype=np.int64)],
-    )
+def _example(model: Any, prompts: Prompts, response: Sequence[int]) -> Example:
+    return example_of_ids(model, [[ids] for ids in prompts], [response])
 
 
-def _one_token_each(tokenizer: Any, texts: Sequence[str]) -> list[int]:
-    encoded = encode_responses(texts, tokenizer)
+def _one_token_each(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[int]:
+    encoded = answer_ids(model, tokenizer, texts)
     for text, ids in zip(texts, encoded, strict=True):
         if len(ids) != 2:
             raise ValueError(f"continuations: {text!r} is {len(ids) - 1} tokens, not one; use `likelihoods` for it")

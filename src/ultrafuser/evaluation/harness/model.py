@@ -21,7 +21,7 @@ from lm_eval.models.utils_hf import get_dtype
 from torch import Tensor
 
 from ultrafuser.evaluation.harness.chat import Chat, pack, unpack
-from ultrafuser.evaluation.harness.opening import Place, choose_device, locate, open_model
+from ultrafuser.evaluation.harness.opening import Place, check_one_tokenizer, choose_device, locate, open_model
 from ultrafuser.evaluation.harness.stand_ins import StandIns
 from ultrafuser.generation.engine import chat_templates, stop_ids
 from ultrafuser.lookup import did_you_mean
@@ -72,6 +72,8 @@ class UltraFuserLM(HFLM):
             raise ValueError(
                 "pretrained: a model in memory goes with tokenizer=..., and without only, specialist_paths, quantise"
             )
+        else:
+            check_one_tokenizer(pretrained)
         super().__init__(pretrained, **options)
         self.model.to(self.device)
         self._templates = [source or "" for source in self.model.config.templates]

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from ultrafuser.evaluation.subjects.local import only_specialist
+from ultrafuser.evaluation.subjects.alone import only_specialist
 from ultrafuser.lookup import did_you_mean
 from ultrafuser.modeling import UltraFuserForCausalLM
 from ultrafuser.modeling.specialists import Origin, is_folder_like, open_specialist, read_config, resolve
 
-__all__ = ["Place", "choose_device", "locate", "open_model"]
+__all__ = ["Place", "check_one_tokenizer", "choose_device", "locate", "open_model"]
 
 FIELD = "pretrained"  # what lm-eval calls it
 
@@ -69,7 +69,17 @@ def open_model(
         specialist_paths=specialist_paths,
         quantisation=None if quantise is None else dict.fromkeys(place.names, quantise),
     )
+    check_one_tokenizer(model)
     return model if only is None or len(place.names) == 1 else only_specialist(model, only)
+
+
+def check_one_tokenizer(model: UltraFuserForCausalLM) -> None:
+    """Raise ValueError where the specialists' tokenizers differ: lm-eval's requests are ids of one tokenizer."""
+    if model.alignment is not None:
+        raise ValueError(
+            f"{FIELD}: the specialists' tokenizers differ, and lm-eval works on the ids of one; use `ultrafuser eval`, "
+            "or name one specialist's own folder"
+        )
 
 
 def _single(place: Place, dtype: torch.dtype | str | None, quantise: str | None) -> UltraFuserForCausalLM:

@@ -16,13 +16,12 @@ from ultrafuser.evaluation.subject import Asking
 from ultrafuser.generation import generate_batch
 from ultrafuser.generation.engine import ContextFull, Generation, chat_templates, check_length
 from ultrafuser.generation.events import crossings
+from ultrafuser.generation.examples import answer_ids, example_of_ids, tokens_of
 from ultrafuser.generation.likelihood import Scored, likelihoods, single_tokens, token_likelihoods
 from ultrafuser.generation.packing import pack
-from ultrafuser.modeling.assemble import join
-from ultrafuser.modeling.configuration import UltraFuserConfig
-from ultrafuser.templates import encode_prompt, encode_responses, prefixes, special_token_texts
+from ultrafuser.templates import encode_prompt, prefixes, special_token_texts
 
-__all__ = ["LocalSubject", "only_specialist"]
+__all__ = ["LocalSubject"]
 
 Result = TypeVar("Result")
 SAMPLED = 4096  # elements of each tensor that the fingerprint looks at
@@ -179,10 +178,7 @@ class LocalSubject:
     def _scores(self, queries: Sequence[Query], batch_size: int) -> list[list[Scored]]:
         """Per query, per continuation; one-word choices are read off one pass over their prompt."""
         results: list[list[Scored]] = [[] for _ in queries]
-        choices = [
-            i for i, query in enumerate(queries)
-            if not query.end and len(query.continuations) > 1 and single_tokens(self.tokenizer, query.continuations)
-        ]  # fmt: skip
+        choices = [i for i, query in enumerate(queries) if self._one_word_choices(query)]
         found = token_likelihoods(
             self.model,
             self.tokenizer,
@@ -202,6 +198,10 @@ class LocalSubject:
             results[i].append(score)
         return results
 
+    def _one_word_choices(self, query: Query) -> bool:
+        several = not query.end and len(query.continuations) > 1
+        return several and single_tokens(self.model, self.tokenizer, query.continuations)
+
     def _judged(self, item: Item, scores: Sequence[Sequence[Scored]], seconds: float) -> Answer:
         flat = [score for query in scores for score in query]
         return Answer(
@@ -216,18 +216,24 @@ class LocalSubject:
     # ---- what both need ----
 
     def _query_tokens(self, query: Query) -> int:
-        longest = max(map(len, encode_responses(query.continuations, self.tokenizer)), default=0)
-        return self._tokens(query.messages) + longest
+        prompts = [[ids] for ids in self._prompts(query.messages)]
+        answers = answer_ids(self.model, self.tokenizer, query.continuations) or [[]]
+        return max(example_of_ids(self.model, prompts, [ids]).length for ids in answers)
 
     def _tokens(self, messages: Sequence[Message]) -> int:
-        return max(map(len, encode_prompt(messages, chat_templates(self.model), self.tokenizer)))
+        return max(map(len, self._prompts(messages)))
+
+    def _prompts(self, messages: Sequence[Message]) -> list[list[int]]:
+        return encode_prompt(messages, chat_templates(self.model), tokens_of(self.model, self.tokenizer))
 
     def _texts(self, messages: Sequence[Message]) -> dict[str, str]:
         """What each specialist reads, as its template writes it."""
-        special = special_token_texts(self.tokenizer)
-        answers = [message["content"] + special["eos_token"] for message in messages if message["role"] == "assistant"]
+        tokenizers = self.model.tokenizers or [self.tokenizer] * len(self.specialists)
+        said = [message["content"] for message in messages if message["role"] == "assistant"]
         found = {}
-        for name, source in zip(self.specialists, chat_templates(self.model), strict=True):
+        for name, source, own in zip(self.specialists, chat_templates(self.model), tokenizers, strict=True):
+            special = special_token_texts(own)
+            answers = [text + special["eos_token"] for text in said]
             pieces = prefixes(source, messages, special_tokens=special)
             found[name] = "".join(piece + answer for piece, answer in zip(pieces, [*answers, ""], strict=True))
         return found
@@ -252,32 +258,6 @@ class LocalSubject:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
             digest.update(some.view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
-
-
-def only_specialist(model: Any, name: str) -> Any:
-    """The specialist of that name as a fused model of one in its own template; its weights are shared, not copied.
-
-    It answers as `model` does with all gate weight on that specialist. `tokenizer`, the model's, goes with it as it is.
-    Raises ValueError for an unknown name.
-    """
-    specialist = model.specialist(name)
-    index, config = model.config.specialist_names.index(name), model.config
-    single = UltraFuserConfig(
-        specialists=[config.specialists[index]],
-        specialist_names=[name],
-        templates=[config.templates[index]],
-        sources=[config.sources[index]],
-        gate={"type": "constant", "seed": 0},
-        fusion={"rule": config.fusion["rule"], "top_k": None},
-        vocab_size=config.vocab_size,
-        bos_token_id=config.bos_token_id,
-        eos_token_id=config.eos_token_id,
-        pad_token_id=config.pad_token_id,
-        dtype=model.dtype,
-    )
-    alone = join(type(model), single, [specialist])
-    alone.generation_config = model.generation_config
-    return alone
 
 
 def _with_less_memory(work: Callable[[int], Result], batch_size: int) -> Result:
