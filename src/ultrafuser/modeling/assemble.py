@@ -11,6 +11,9 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from ultrafuser.lookup import lookup
+from ultrafuser.modeling.adapter_entries import entries
+from ultrafuser.modeling.adapter_folders import find_adapters
+from ultrafuser.modeling.adapters import SharedSpecialist, regroup
 from ultrafuser.modeling.configuration import UltraFuserConfig
 from ultrafuser.modeling.fusion import FUSION_RULES
 from ultrafuser.modeling.gate import gate_settings
@@ -26,27 +29,35 @@ Source: TypeAlias = str | Path | PreTrainedModel
 
 
 def open_all(
-    sources: Mapping[str, Source], revisions: Mapping[str, str], dtype: torch.dtype | str | None
-) -> dict[str, PreTrainedModel]:
-    """Open every specialist and bring all to one number format. Raises ValueError naming the specialist at fault."""
+    sources: Mapping[str, Source],
+    revisions: Mapping[str, str],
+    dtype: torch.dtype | str | None,
+    bases: Mapping[str, Source] | None = None,
+    base_revisions: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Open every specialist, those on one base sharing it, and bring all to one number format.
+
+    Raises ValueError naming the specialist at fault.
+    """
     if not sources:
         raise ValueError("specialists: none given; name at least one, for example {'text': 'path/to/model'}")
-    opened: dict[str, PreTrainedModel] = {}
-    for name, source in sources.items():
-        field = f"specialists.{name}"
+    for name in sources:
         if not isinstance(name, str) or not name:
             raise ValueError(f"specialists: {name!r} is not a name; use a short text such as 'code'")
+    found = find_adapters(sources, revisions, bases or {}, base_revisions or {})
+    opened: dict[str, PreTrainedModel] = {}
+    for name, (source, revision, field) in found.complete.items():
         if isinstance(source, PreTrainedModel):
             check_causal(source.config, field)
             opened[name] = source.eval()
         else:
-            opened[name] = open_specialist(source, revisions.get(name), dtype, field=field)
+            opened[name] = open_specialist(source, revision, dtype, field=field)
         if any(opened[name] is other for key, other in opened.items() if key != name):
             raise ValueError(f"{field}: the same model object is given twice; open it twice, or copy it")
     for name, specialist in opened.items():
         check_reads_cache(specialist, f"specialists.{name}")
         check_head(specialist, f"specialists.{name}")
-    return _one_dtype(opened, dtype)
+    return found.attach(_one_dtype(opened, dtype), list(sources))
 
 
 def check_reads_cache(specialist: PreTrainedModel, field: str) -> None:
@@ -116,9 +127,18 @@ def find_templates(
     return found
 
 
-def provenance(specialist: PreTrainedModel) -> dict[str, Any]:
-    """Where a specialist came from, fit to be published: Hub id and commit, licence; its hash is filled in at save."""
-    origin: Origin | None = getattr(specialist, "ultrafuser_origin", None)
+def provenance(specialist: Any) -> dict[str, Any]:
+    """Where a specialist came from, fit to be published: Hub id and commit, licence; its hash is filled in at save.
+
+    That of an adapter says the same of its base.
+    """
+    found = _provenance(getattr(specialist, "ultrafuser_origin", None))
+    if isinstance(specialist, SharedSpecialist) and specialist.row.layers:
+        found["base"] = _provenance(specialist.base_origin)
+    return found
+
+
+def _provenance(origin: Origin | None) -> dict[str, Any]:
     return {
         "id": origin.hub_id if origin else None,
         "revision": origin.revision if origin else None,
@@ -151,10 +171,12 @@ def assemble(
     device: str | torch.device | None,
     vocab_size: int | None,
     revisions: Mapping[str, str] | None,
+    bases: Mapping[str, Source] | None = None,
+    base_revisions: Mapping[str, str] | None = None,
 ) -> "UltraFuserForCausalLM":
     """See `UltraFuserForCausalLM.from_specialists`."""
     settings = check_fusion(fusion, len(sources))
-    opened = open_all(sources, revisions or {}, dtype)
+    opened = open_all(sources, revisions or {}, dtype, bases, base_revisions)
     names = list(opened)
     tokenizers = {name: tokenizer for name in names if (tokenizer := tokenizer_of(opened[name])) is not None}
     check_tokens(tokenizers)
@@ -175,9 +197,11 @@ def assemble(
 
 
 def join(
-    model_class: "type[UltraFuserForCausalLM]", config: UltraFuserConfig, specialists: Sequence[PreTrainedModel]
+    model_class: "type[UltraFuserForCausalLM]", config: UltraFuserConfig, specialists: Sequence[Any]
 ) -> "UltraFuserForCausalLM":
     """A fused model around specialists in memory, whose weights stay as they are; the gate's are not drawn yet."""
+    specialists = regroup(specialists)
+    config.adapters = entries(config.specialist_names, specialists)
     with no_init_weights():
         model = model_class(config, specialists=specialists)
     model.gate.to(specialists[0].device)

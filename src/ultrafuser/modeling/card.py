@@ -68,7 +68,8 @@ def _recipe(config: UltraFuserConfig) -> str:
 
 
 def _front(config: UltraFuserConfig, tags: Iterable[str]) -> str:
-    bases = [entry["id"] for entry in config.sources if entry.get("id")]
+    parts = [part for entry in config.sources for part in (entry.get("base"), entry) if part is not None]
+    bases = list(dict.fromkeys(part["id"] for part in parts if part.get("id")))
     licences = {entry.get("licence") for entry in config.sources}
     fields: dict[str, Any] = {
         "library_name": "transformers",
@@ -122,12 +123,28 @@ def _specialists(config: UltraFuserConfig) -> str:
     ]
     entries = zip(config.specialist_names, config.specialists, config.sources, strict=True)
     for name, fields, entry in entries:
-        architecture = (fields.get("architectures") or [fields["model_type"]])[0]
-        origin = entry.get("id") or "a local model"
-        origin += f" at {entry['revision'][:12]}" if entry.get("revision") else ""
-        digest = (entry.get("sha256") or "not recorded")[:16]
+        origin, digest = _origin(entry), (entry.get("sha256") or "not recorded")[:16]
+        base = entry.get("base")
+        if base is not None:
+            origin += f", on {_origin(base)} ({(base.get('sha256') or 'not recorded')[:16]})"
+        architecture = _architecture(config, name, (fields.get("architectures") or [fields["model_type"]])[0])
         rows.append(f"| {name} | {architecture} | {origin} | {entry.get('licence') or 'not stated'} | {digest} |")
     return "\n".join(rows)
+
+
+def _origin(entry: dict[str, Any]) -> str:
+    return (entry.get("id") or "a local model") + (f" at {entry['revision'][:12]}" if entry.get("revision") else "")
+
+
+def _architecture(config: UltraFuserConfig, name: str, plain: str) -> str:
+    """The architecture, and whether the specialist is an adapter on a base or the base of others."""
+    entry = config.adapters.get(name)
+    if entry is None:
+        return plain
+    if entry["layers"]:
+        return f"an adapter on {plain}"
+    others = [n for n, e in config.adapters.items() if e["group"] == entry["group"] and e["layers"]]
+    return f"{plain}, also the base of {', '.join(others)}"
 
 
 def _projections(config: UltraFuserConfig) -> str:

@@ -17,7 +17,7 @@ from ultrafuser.hashing import content_hash
 from ultrafuser.modeling.card import model_card, publishable, publishable_recipe
 from ultrafuser.modeling.configuration import UltraFuserConfig
 from ultrafuser.modeling.gate_checkpoint import HUB_OPTIONS, load_gate, write_gate
-from ultrafuser.modeling.specialists import Origin, check_weights, is_folder_like, read_config, resolve
+from ultrafuser.modeling.specialists import check_weights, is_folder_like, read_config, resolve
 from ultrafuser.modeling.storage import check_output, staged
 
 if TYPE_CHECKING:
@@ -100,9 +100,11 @@ def _write(
 def _hash_sources(model: "UltraFuserForCausalLM") -> None:
     """Note the hash of every specialist whose files are known, once."""
     for entry, specialist in zip(model.config.sources, model.specialists, strict=True):
-        origin: Origin | None = getattr(specialist, "ultrafuser_origin", None)
-        if origin is not None and entry.get("sha256") is None:
-            entry["sha256"] = content_hash(origin.path)
+        places = {"": getattr(specialist, "ultrafuser_origin", None), "base": getattr(specialist, "base_origin", None)}
+        for part, origin in places.items():
+            noted = entry.get(part) if part else entry
+            if noted is not None and origin is not None and noted.get("sha256") is None:
+                noted["sha256"] = content_hash(origin.path)
 
 
 # ---- loading ----

@@ -20,7 +20,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from ultrafuser.modeling.fusion import FUSION_RULES, mix_logits, mix_probabilities
-from ultrafuser.modeling.head import Head, fused_logits, fused_logits_reference
+from ultrafuser.modeling.head import Head, fused_logits, fused_logits_reference, shared_logits, shared_slopes, sharing
 
 CHUNK_BYTES = 256 * 2**20
 """Logits of one chunk, in bytes of float32; below this nothing is cut up."""
@@ -153,15 +153,30 @@ class _FrozenLoss(Function):
 def _loss_and_slope(
     gate_weights_MN: torch.Tensor, hidden_MD: Sequence[torch.Tensor], heads: Sequence[Head], labels_M: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss (M,) and its derivative by each gate weight (M, N): sum_v p_v o_jv - o_jy."""
-    device = gate_weights_MN.device
-    own = [head.logits(hidden).to(device) for head, hidden in zip(heads, hidden_MD, strict=True)]
-    fused_MV = own[0] * gate_weights_MN[:, :1]
-    for j in range(1, len(own)):
-        fused_MV.addcmul_(own[j], gate_weights_MN[:, j : j + 1])
-    log_normaliser_M1 = fused_MV.logsumexp(dim=-1, keepdim=True)
+    """Loss (M,) and its derivative by each gate weight (M, N): sum_v p_v o_jv - o_jy.
+
+    Where specialists share a head W, that is (W^T p - W_y) h_j, and their logits are not made one by one.
+    """
+    device, groups = gate_weights_MN.device, sharing(heads)
     label_M1 = labels_M.to(device).unsqueeze(-1)
-    loss_M = (log_normaliser_M1 - fused_MV.gather(-1, label_M1)).squeeze(-1)
-    probabilities_MV = fused_MV.sub_(log_normaliser_M1).exp_()
-    slopes = [torch.linalg.vecdot(probabilities_MV, o) - o.gather(-1, label_M1).squeeze(-1) for o in own]
-    return loss_M, torch.stack(slopes, dim=-1).to(gate_weights_MN.dtype)
+    own: dict[int, torch.Tensor] = {}
+    total_MV: torch.Tensor | None = None
+    for members in groups:
+        j, head = members[0], heads[members[0]]
+        if len(members) > 1:
+            part_MV = shared_logits(gate_weights_MN, hidden_MD, members, head).to(device)
+            total_MV = part_MV if total_MV is None else total_MV.add_(part_MV)
+            continue
+        own[j], weight_M1 = head.logits(hidden_MD[j]).to(device), gate_weights_MN[:, j : j + 1]
+        total_MV = own[j] * weight_M1 if total_MV is None else total_MV.addcmul_(own[j], weight_M1)
+    assert total_MV is not None
+    log_normaliser_M1 = total_MV.logsumexp(dim=-1, keepdim=True)
+    loss_M = (log_normaliser_M1 - total_MV.gather(-1, label_M1)).squeeze(-1)
+    pull_MV = total_MV.sub_(log_normaliser_M1).exp_()  # probabilities
+    slopes = {j: torch.linalg.vecdot(pull_MV, o) - o.gather(-1, label_M1).squeeze(-1) for j, o in own.items()}
+    if len(own) < len(groups):
+        pull_MV.scatter_add_(-1, label_M1, -torch.ones_like(loss_M).unsqueeze(-1))
+    for members in groups:
+        if len(members) > 1:
+            slopes |= shared_slopes(pull_MV, hidden_MD, members, heads[members[0]])
+    return loss_M, torch.stack([slopes[j].to(device) for j in range(len(heads))], dim=-1).to(gate_weights_MN.dtype)

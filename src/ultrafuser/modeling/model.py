@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_utils import slice_logits_to_keep
 
 from ultrafuser.modeling import assemble, checkpoint
+from ultrafuser.modeling.adapter_entries import build_module
 from ultrafuser.modeling.assemble import Source
 from ultrafuser.modeling.cache import SpecialistCache
 from ultrafuser.modeling.configuration import UltraFuserConfig
@@ -57,19 +58,20 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
     _keep_in_fp32_modules_strict = (r"^gate\.",)
     gate: Gate
 
-    def __init__(self, config: UltraFuserConfig, specialists: Sequence[PreTrainedModel] | None = None) -> None:
+    def __init__(self, config: UltraFuserConfig, specialists: Sequence[Any] | None = None) -> None:
         """Build from the configuration, or around specialists in memory. Prefer `from_specialists`."""
         requested = config._attn_implementation
         super().__init__(config)
         options = {} if requested is None else {"attn_implementation": requested}
-        for j, sub_config in enumerate(config.specialist_configs):
+        sub_configs = config.specialist_configs
+        for group in config.groups:
             # Attributes, not a ModuleList: tied weights and no-split modules are gathered from direct children only.
+            first = group.members[0]
             if specialists is None:
-                dtype = torch.get_default_dtype()
-                specialist = AutoModelForCausalLM.from_config(sub_config, dtype=dtype, **options)
+                module = build_module(config, group, sub_configs[first], options)
             else:
-                specialist = specialists[j]
-            setattr(self, f"specialist{j}", specialist)
+                module = getattr(specialists[first], "module", specialists[first])
+            setattr(self, group.name, module)
         self.gate = build_gate(config.gate, config.hidden_sizes).float()
         self.post_init()
 
@@ -240,8 +242,13 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
         device: str | torch.device | None = None,
         vocab_size: int | None = None,
         revisions: Mapping[str, str] | None = None,
+        bases: Mapping[str, Source] | None = None,
+        base_revisions: Mapping[str, str] | None = None,
     ) -> "UltraFuserForCausalLM":
         """Fuse specialists given as {name: folder, Hub id, or model in memory}; the gate, from `seed`, is untrained.
+
+        A source may be a low-rank adapter (PEFT): specialists on one base, and the base itself, share it and run in one
+        pass. `bases`: {name: base} where it is not the one that the adapter names, `base_revisions` for those on a Hub.
 
         `templates`: per specialist a template's name, .jinja path or source, or None for its tokenizer's own.
         `gate`: a row of GATES, or {"type": ..., "hidden_size": ...}. `fusion`: a row of FUSION_RULES, or {"rule": ...,
@@ -251,7 +258,7 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
         """
         return assemble.assemble(
             cls, sources, templates=templates, gate=gate, fusion=fusion, seed=seed, dtype=dtype, device=device,
-            vocab_size=vocab_size, revisions=revisions,
+            vocab_size=vocab_size, revisions=revisions, bases=bases, base_revisions=base_revisions,
         )  # fmt: skip
 
     @classmethod

@@ -5,18 +5,19 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from ultrafuser.modeling.specialists import Origin, open_tokenizer
+from ultrafuser.modeling.specialists import open_tokenizer
 
 
-def tokenizer_of(specialist: PreTrainedModel) -> Any:
-    """The tokenizer beside a specialist's weights or in its file, or None where there is none."""
-    origin: Origin | None = getattr(specialist, "ultrafuser_origin", None)
-    if origin is None or (origin.file is None and not any(origin.folder.glob("tokenizer*"))):
-        return None
-    try:
-        return open_tokenizer(origin)
-    except ValueError:
-        return None
+def tokenizer_of(specialist: Any) -> Any:
+    """The tokenizer beside a specialist's weights, in its file or beside its base; None where there is none."""
+    for origin in (getattr(specialist, "ultrafuser_origin", None), getattr(specialist, "base_origin", None)):
+        if origin is None or (origin.file is None and not any(origin.folder.glob("tokenizer*"))):
+            continue
+        try:
+            return open_tokenizer(origin)
+        except ValueError:
+            continue
+    return None
 
 
 def check_tokens(tokenizers: Mapping[str, Any]) -> None:

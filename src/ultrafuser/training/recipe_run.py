@@ -13,8 +13,9 @@ import torch
 from accelerate import PartialState
 from transformers import TrainerCallback
 
+from ultrafuser.adapter_files import find_base, is_adapter, read_adapter
 from ultrafuser.modeling import UltraFuserForCausalLM, save_fused
-from ultrafuser.modeling.specialists import open_specialist, open_tokenizer
+from ultrafuser.modeling.specialists import Origin, open_specialist, open_tokenizer
 from ultrafuser.modeling.specialists import resolve as find_origin
 from ultrafuser.recipe import Recipe
 from ultrafuser.training.evaluation import evaluate_many, evaluate_response_loss
@@ -128,28 +129,37 @@ def _refuse_learning_specialists(recipe: Recipe) -> None:
 
 def build_model(recipe: Recipe, resolve: Resolve = str) -> tuple[Any, Any]:
     """The fused model of a recipe, gate untrained, on the recipe's device, and its tokenizer."""
-    sources: dict[str, Any] = {}
-    origins = {}
-    for name, spec in recipe.specialists.items():
-        sources[name] = spec.source if spec.is_hub else resolve(spec.source)
-        origins[name] = find_origin(sources[name], spec.revision, f"specialists.{name}.source")
+    specialists = recipe.specialists
+    sources: dict[str, Any] = {n: s.source if s.is_hub else resolve(s.source) for n, s in specialists.items()}
+    bases = {n: resolve(s.base) if s.base_revision is None else s.base for n, s in specialists.items() if s.base}
+    origins = {n: find_origin(sources[n], s.revision, f"specialists.{n}.source") for n, s in specialists.items()}
     canonical = recipe.tokenizer_name
-    tokenizer = open_tokenizer(origins[canonical], f"specialists.{canonical}.source")
+    tokenizer = open_tokenizer(
+        _tokenizer_place(origins[canonical], bases.get(canonical), specialists[canonical].base_revision, canonical),
+        f"specialists.{canonical}.source",
+    )
     dtype: str | None = recipe.dtype
-    if any(spec.dtype is not None for spec in recipe.specialists.values()):
-        for name, spec in recipe.specialists.items():
-            field = f"specialists.{name}.source"
-            sources[name] = open_specialist(sources[name], spec.revision, spec.dtype or recipe.dtype, field=field)
+    if any(spec.dtype is not None for spec in specialists.values()):
+        for name, spec in specialists.items():
+            if not is_adapter(origins[name].folder):
+                field = f"specialists.{name}.source"
+                sources[name] = open_specialist(sources[name], spec.revision, spec.dtype or recipe.dtype, field=field)
+            elif spec.dtype is not None:
+                raise ValueError(
+                    f"specialists.{name}.dtype: {spec.dtype!r} given, but an adapter has its base's format; remove it"
+                )
         dtype = None  # the widest of them
     model = UltraFuserForCausalLM.from_specialists(
         sources,
-        templates={name: spec.template for name, spec in recipe.specialists.items()},
+        templates={name: spec.template for name, spec in specialists.items()},
         gate=recipe.gate.model_dump(exclude_none=True),
         fusion=recipe.fusion.model_dump(),
         seed=recipe.seed,
         dtype=dtype,
         device=pick_device(recipe.device),
-        revisions={name: spec.revision for name, spec in recipe.specialists.items() if spec.revision is not None},
+        revisions={name: spec.revision for name, spec in specialists.items() if spec.revision is not None},
+        bases=bases,
+        base_revisions={name: spec.base_revision for name, spec in specialists.items() if spec.base_revision},
     )
     for name, template in zip(model.config.specialist_names, model.config.templates, strict=True):
         if not template:
@@ -157,6 +167,15 @@ def build_model(recipe: Recipe, resolve: Resolve = str) -> tuple[Any, Any]:
                 f"specialists.{name}.template: the tokenizer has none of its own; name the one it learnt with"
             )
     return model, tokenizer
+
+
+def _tokenizer_place(origin: Origin, base: str | None, revision: str | None, name: str) -> Origin:
+    """Where a specialist's tokenizer lies: an adapter's may be that of its base."""
+    if not is_adapter(origin.folder) or any(origin.folder.glob("tokenizer*")):
+        return origin
+    where = f"specialists.{name}"
+    found = find_base(read_adapter(origin.folder, where), base, revision, where)
+    return find_origin(*found, f"{where}.base")
 
 
 def pick_device(wanted: str) -> str:

@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from ultrafuser.data import ResponseDataset
 from ultrafuser.recipe import StageConfig
-from ultrafuser.training.parameters import TRAINABLE, fingerprint_of_weights, load_weights, set_formats
+from ultrafuser.training.parameters import TRAINABLE, fingerprint_of_weights, load_weights, set_formats, thaw
 from ultrafuser.training.results import StageResult, TrainingResult
 from ultrafuser.training.run import Run
 from ultrafuser.training.work import STATES, describe_stage, locked, open_work, refuse_model, work_folder
@@ -121,7 +121,7 @@ def _through(run: Run, after_stage: AfterStage | None) -> TrainingResult:
                     after_stage(stage, run.model)
     finally:
         set_formats(run.model, run.half, learning=False)
-        run.model.requires_grad_(True)
+        thaw(run.model)
         run.model.eval()
     _note_training(run)
     return TrainingResult(history.entries, results)
