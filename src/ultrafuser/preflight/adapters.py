@@ -142,7 +142,12 @@ def check_groups(recipe: Recipe, facts: Sequence[Facts], report: Report) -> None
 
 
 def _one_copy(recipe: Recipe, group: Sequence[Facts], report: Report) -> None:
-    """One copy has one number format, one device and one quantisation."""
+    """One copy has one number format, one device and one quantisation; an adapter has its base's format."""
+    for one in group:
+        own = recipe.specialists[one.name].dtype
+        if one.adapter is not None and own is not None:
+            where = f"specialists.{one.name}.dtype"
+            report.add("error", where, f"{own}, but an adapter has its base's number format", "remove it")
     kinds: dict[str, Callable[[Facts], str]] = {
         "dtype": lambda one: number_format(recipe, one),
         "device": lambda one: recipe.specialists[one.name].device or recipe.device,

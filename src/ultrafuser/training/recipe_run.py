@@ -206,4 +206,6 @@ def recipe_fingerprint(recipe: Recipe) -> dict[str, Any]:
     whole = recipe.portable().model_dump(mode="json")
     for data in whole["data"].values():
         data.pop("heldout")
+    for specialist in whole["specialists"].values():
+        specialist.pop("device")
     return {key: whole[key] for key in ("specialists", "tokenizer", "gate", "fusion", "data", "max_length", "dtype")}
