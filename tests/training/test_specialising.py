@@ -122,9 +122,7 @@ def test_mistakes_are_told_before_the_work(specialist_folders, data, tmp_path, m
             train(base, data, tmp_path / "a", adapter=Adapter(targets=("query",)))
         assert "norm" not in str(error.value)
         for ends in ("lm_head", "embed_tokens"):
-            with pytest.raises(
-                ValueError, match=rf"--targets: '(model.)?{ends}' is embedding or head, .* q_proj"
-            ):
+            with pytest.raises(ValueError, match=rf"--targets: '(model.)?{ends}' is embedding or head, .* q_proj"):
                 train(base, data, tmp_path / "a", adapter=Adapter(targets=("q_proj", ends)))
     with pytest.raises(ValueError, match=r"BASE: folder .* does not exist"):
         train(tmp_path / "none", data, tmp_path / "a")
