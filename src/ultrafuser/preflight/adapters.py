@@ -155,6 +155,8 @@ def _one_copy(recipe: Recipe, group: Sequence[Facts], report: Report) -> None:
     }
     for key, value in kinds.items():
         first, others = group[0], [one for one in group[1:] if value(one) != value(group[0])]
+        if key == "dtype":
+            others = [one for one in others if one.adapter is None]  # its own was refused above
         for other in others:
             report.add(
                 "error",
