@@ -165,6 +165,32 @@ def test_gate_only_model_finds_its_specialists(run, specialist_folders, chat_tem
     assert found.stdout == before.stdout
 
 
+def test_number_format_and_quantisation(run, fused_folder, specialist_folders, tmp_path):
+    said = {}
+    for options in ((), ("--dtype", "bfloat16"), ("--quantise", "int8"), ("--dtype", "bfloat16", "--quantise", "int4")):
+        for model in (fused_folder, specialist_folders["text"]):
+            result = run("generate", model, "hello", "--max-new-tokens", 8, "--device", "cpu", *options)
+            assert result.exit_code == 0, result.output
+            said.setdefault(model, []).append(result.stdout)
+    assert all(len(set(answers)) > 1 for answers in said.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--dtype", "float7"), "--dtype: 'float7' is no number format for weights; choose float32"),
+        (("--quantise", "int3"), "--quantise: 'int3' is not one of int4, int8"),
+        (("--quantise", "int4", "--dtype", "float32"), "--quantise: int4 computes in bfloat16"),
+        (("--device", "cuda:93"), "--device: 'cuda:93' is not on this machine"),
+        (("--device", "gpu"), "--device: "),
+    ],
+)
+def test_bad_formats_and_devices_are_one_line(run, fused_folder, options, message):
+    result = run("generate", fused_folder, "hello", *options)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+
+
 def token(text, weights=(0.9, 0.1)):
     return TokenEvent(5, text, weights, -0.1)
 

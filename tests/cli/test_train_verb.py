@@ -214,3 +214,25 @@ def test_bfloat16_and_a_format_of_its_own(run, recipe, tmp_path):
     own = {name: dict(spec, dtype="bfloat16") for name, spec in recipe.given["specialists"].items()}
     assert run("train", recipe(specialists=own), "--output", tmp_path / "own").exit_code == 0
     assert (tmp_path / "own/model.safetensors").read_bytes() == (tmp_path / "out/model.safetensors").read_bytes()
+
+
+def test_number_format_and_device_on_the_command_line(run, recipe, tmp_path):
+    assert run("train", recipe(), "--dtype", "bfloat16", "--device", "cpu").exit_code == 0
+    assert json.loads((tmp_path / "out/config.json").read_text())["dtype"] == "bfloat16"
+    wrong = run("train", recipe(), "--dtype", "float7")
+    assert wrong.exit_code == 2
+    assert "dtype" in wrong.stderr
+    assert "float7" in wrong.stderr
+
+
+def test_gate_on_quantised_specialists(run, recipe, tmp_path):
+    packed = {name: dict(spec, quantisation="int8") for name, spec in recipe.given["specialists"].items()}
+    file = recipe(specialists=packed, stages=recipe.given["stages"][:1])
+    refused = run("train", file)
+    assert refused.exit_code == 2
+    assert "specialists.text.quantisation: int8 weights are not saved" in " ".join(refused.stderr.split())
+    result = run("train", file, "--gate-only")
+    assert result.exit_code == 0, result.output
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert [entry["quantisation"] for entry in config["sources"]] == ["int8"] * len(packed)
+    assert run("generate", tmp_path / "out", "hello", "--max-new-tokens", 4).exit_code == 0

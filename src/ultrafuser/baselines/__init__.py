@@ -26,6 +26,16 @@ def each_and_best(names: Sequence[str], domains: Sequence[str]) -> tuple[str, ..
     return ("", *names)
 
 
+def chosen_and_paper(names: Sequence[str], domains: Sequence[str]) -> tuple[str, ...]:
+    """The scale chosen on validation, and the paper's."""
+    return ("", "1.0")
+
+
+def at_compute_and_steps(names: Sequence[str], domains: Sequence[str]) -> tuple[str, ...]:
+    """At the compute of base, specialists and fusing together, and at the steps of the others."""
+    return ("", "equal-steps")
+
+
 BASELINES: dict[str, Baseline] = {
     row.name: row
     for row in (
@@ -42,6 +52,21 @@ BASELINES: dict[str, Baseline] = {
             later("further", "further_tuned"),
             variants=later("further", "further_variants"),
             paper="table 1, further tuned on everything; table 8, on one subset",
+        ),
+        Baseline(
+            "single",
+            "one plain model of about the fused size, from the same start, tuned on everything",
+            later("single", "single"),
+            needs=("base",),
+            paper="table 1, Llama-30B tuned on all the data",
+        ),
+        Baseline(
+            "scratch",
+            "one plain model of about the fused size, from random weights, at equal compute",
+            later("single", "scratch"),
+            needs=("base",),
+            variants=at_compute_and_steps,
+            paper="not in the paper",
         ),
         Baseline(
             "uniform",
@@ -70,6 +95,36 @@ BASELINES: dict[str, Baseline] = {
             later("copies", "copies"),
             needs=("several", "base"),
             paper="LlamaFuser, figure 5",
+        ),
+        Baseline(
+            "average",
+            "the mean of the specialists' weights, of all or of some",
+            later("merges", "average"),
+            needs=("several",),
+            variants=later("merges", "average_variants"),
+            paper="average merging, table 1 (text and math; all three: near zero)",
+        ),
+        Baseline(
+            "task-arithmetic",
+            "the base plus a scale times the specialists' differences from it",
+            later("merges", "task_arithmetic"),
+            needs=("several", "base"),
+            variants=chosen_and_paper,
+            paper="task arithmetic, table 1 (scale 1.0)",
+        ),
+        Baseline(
+            "ties",
+            "merging by TIES: trimmed differences of the majority's sign (mergekit)",
+            later("merges", "ties"),
+            needs=("several", "base", "validation", "mergekit"),
+            paper="not in the paper",
+        ),
+        Baseline(
+            "dare",
+            "merging by DARE: differences thinned at random (mergekit)",
+            later("merges", "dare"),
+            needs=("several", "base", "validation", "mergekit"),
+            paper="not in the paper",
         ),
     )
 }

@@ -164,10 +164,14 @@ class Setting:
         return self.base
 
     def fuse(self, specialists: Mapping[str, Any], templates: Mapping[str, str], **options: Any) -> Any:
-        """A fused model of opened models (of one: how a plain model trains); `options` go to `from_specialists`."""
+        """A fused model of opened models (of one: how a plain model trains); `options` go to `from_specialists`.
+
+        Its vocabulary is the tokenizer's, however the models' tables are padded, so that losses compare.
+        """
         from ultrafuser.modeling import UltraFuserForCausalLM
 
-        settings: dict[str, Any] = {"seed": self.seed, "device": self.device} | options
+        vocabulary = 1 + max(self.tokenizer.get_vocab().values())
+        settings: dict[str, Any] = {"seed": self.seed, "device": self.device, "vocab_size": vocabulary} | options
         return UltraFuserForCausalLM.from_specialists(specialists, templates=templates, **settings)
 
     # ---- data ----

@@ -17,8 +17,10 @@ from ultrafuser.files import finite, write_whole
 
 __all__ = [
     "DeviceOption",
+    "DtypeOption",
     "JsonOption",
     "ModelArgument",
+    "QuantiseOption",
     "RevisionOption",
     "SpecialistPathOption",
     "console",
@@ -69,6 +71,14 @@ ModelArgument = Annotated[
 DeviceOption = Annotated[
     str | None,
     typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps; left out: the fastest."),
+]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option("--dtype", metavar="TYPE", help="float32, bfloat16, float16; left out: as stored."),
+]
+QuantiseOption = Annotated[
+    str | None,
+    typer.Option("--quantise", metavar="KIND", help="Keep the specialists' weights as int8 or int4."),
 ]
 RevisionOption = Annotated[
     str | None, typer.Option("--revision", metavar="REV", help="Branch, tag or commit: makes MODEL a Hub id.")

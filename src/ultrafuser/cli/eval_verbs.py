@@ -12,7 +12,9 @@ from typer.core import TyperGroup
 
 from ultrafuser.cli.common import (
     DeviceOption,
+    DtypeOption,
     JsonOption,
+    QuantiseOption,
     RevisionOption,
     SpecialistPathOption,
     human_console,
@@ -156,6 +158,8 @@ def run(
     specialist_path: SpecialistPathOption = None,
     revision: RevisionOption = None,
     device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    quantise: QuantiseOption = None,
     json_path: JsonOption = None,
 ) -> int:
     """Answer and grade benchmarks, keep every answer, print the scores with their 95% intervals.
@@ -174,7 +178,8 @@ def run(
         model=model, benchmarks=benchmarks, data=data, hub=hub or [], loss_data=loss_data or [], options=options,
         only=only, model_name=model_name, judge=judge, judge_model=judge_model, reward_model=reward_model,
         allow_unsafe_code=allow_unsafe_code, output=output, overwrite=overwrite, specialist_path=specialist_path,
-        revision=revision, device=device, command=["ultrafuser", *map(_without_password, sys.argv[1:])],
+        revision=revision, device=device, dtype=dtype, quantise=quantise,
+        command=["ultrafuser", *map(_without_password, sys.argv[1:])],
     )  # fmt: skip
     console = human_console(json_path)
     try:

@@ -56,6 +56,8 @@ class Request:
     specialist_path: Sequence[str] | None = None
     revision: str | None = None
     device: str | None = None
+    dtype: str | None = None
+    quantise: str | None = None
     command: Sequence[str] = ()
 
     @property
@@ -76,6 +78,9 @@ class Request:
         settings = asdict(self) | {"options": {**asdict(self.options), "pass_at": None, "batch_size": None}}
         for name in ("benchmarks", "output", "overwrite", "command", "allow_unsafe_code", "device", "specialist_path"):
             del settings[name]
+        for name in ("dtype", "quantise"):  # as stored: the folder has the name it had before there was a choice
+            if settings[name] is None:
+                del settings[name]
         for name in ("model", "data"):
             path = Path(settings[name] or "").expanduser()
             settings[name] = str(path.resolve()) if settings[name] and path.exists() else settings[name]
@@ -137,7 +142,7 @@ def _write_report(run: Run, file: Path) -> None:
 def _check_places(request: Request) -> None:
     """What can be told from the words alone."""
     if request.endpoint:
-        for name in ("only", "revision", "device", "specialist_path"):
+        for name in ("only", "revision", "device", "dtype", "quantise", "specialist_path"):
             if getattr(request, name):
                 option = name.replace("_", "-")
                 raise ValueError(f"--{option}: {request.model} is an endpoint, which has no such thing; leave it out")
@@ -255,7 +260,7 @@ def _open_subject(request: Request, stack: ExitStack) -> tuple[Subject, str | No
     only = request.only
     opened = open_fused(
         request.model, revision=request.revision, device=request.device, specialist_paths=request.specialist_path,
-        only=only,
+        only=only, dtype=request.dtype, quantise=request.quantise,
     )  # fmt: skip
     model, tokenizer, notice = opened.model, opened.tokenizer, opened.gate_notice
     if only is not None and model.n_specialists > 1:

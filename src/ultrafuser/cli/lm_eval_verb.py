@@ -17,8 +17,10 @@ from typing import Annotated, Any
 import typer
 
 from ultrafuser.cli.common import (
+    DtypeOption,
     JsonOption,
     ModelArgument,
+    QuantiseOption,
     RevisionOption,
     SpecialistPathOption,
     resolve_source,
@@ -53,6 +55,8 @@ def lm_eval(
     only: Annotated[str | None, typer.Option("--only", metavar="NAME", help="Let one specialist answer alone.")] = None,
     specialist_path: SpecialistPathOption = None,
     revision: RevisionOption = None,
+    dtype: DtypeOption = None,
+    quantise: QuantiseOption = None,
     json_path: JsonOption = None,
     their_help: Annotated[
         bool,
@@ -73,7 +77,8 @@ def lm_eval(
     _need_lm_eval()
     given = _parse(context.args)
     given.model = "ultrafuser"
-    given.model_args = _model_args(model, only, revision, specialist_path) | (given.model_args or {})
+    kept = {name: value for name, value in (("dtype", dtype), ("quantise", quantise)) if value is not None}
+    given.model_args = _model_args(model, only, revision, specialist_path) | kept | (given.model_args or {})
     from ultrafuser.cli.opening import quiet_libraries
     from ultrafuser.evaluation import harness
 

@@ -62,32 +62,37 @@ def open_fused(
     device: str | None = None,
     specialist_paths: Sequence[str] | None = None,
     only: str | None = None,
+    dtype: str | None = None,
+    quantise: str | None = None,
 ) -> Opened:
     """The fused model and its tokenizer, ready to speak.
 
     `source` is a folder, a GGUF file, "zoo:name", or with a revision a Hub id; one that is not there is named at once.
     A plain causal LM becomes a fused model of one specialist, in its own template (where it has none: `plain`, after
     the begin-of-sequence token if its tokenizer sets one).
-    `specialist_paths` are NAME=FOLDER. A wrong name in `only` is refused before any weights are read.
+    `specialist_paths` are NAME=FOLDER. `dtype` is a number format's name, `quantise` int8 or int4 for all specialists.
+    A wrong value of any of them, or of `only`, is refused before any weights are read.
     """
     path = _locate(source, revision)
     paths = _named_paths(specialist_paths)
     _check_only(path, only)
     place = _device(device)
     quiet_libraries()
-    from ultrafuser.modeling import UltraFuserForCausalLM
-    from ultrafuser.modeling.specialists import open_tokenizer, read_config, resolve
+    from ultrafuser.modeling.quantisation import check_quantisation
+    from ultrafuser.modeling.specialists import number_format, open_tokenizer, read_config, resolve
 
-    if path.is_dir() and read_config(path, "MODEL").model_type == "ultrafuser":
-        model = UltraFuserForCausalLM.from_pretrained(path, specialist_paths=paths)
+    check_quantisation(quantise, "--quantise", number_format(dtype, "--dtype"))
+    tokenizer = open_tokenizer(resolve(path, field="MODEL"), "MODEL")
+    config = read_config(path, "MODEL") if path.is_dir() else None
+    if config is not None and config.model_type == "ultrafuser":
+        model = _fused(path, config.specialist_names, paths, place, dtype, quantise)
     elif paths:
         raise ValueError(f"--specialist-path: {source!r} is no fused model, so it has no specialists to find")
     else:
-        model = _single(path)
-    tokenizer = open_tokenizer(resolve(path, field="MODEL"), "MODEL")
+        model = _single(path, place, dtype, quantise)
     if model.n_specialists == 1 and not model.config.templates[0]:
         model.config.templates = [_plain(tokenizer)]
-    return Opened(source, model.to(place).eval(), tokenizer)
+    return Opened(source, model.eval(), tokenizer)
 
 
 def quiet_libraries() -> None:
@@ -154,10 +159,24 @@ def _named_paths(pairs: Sequence[str] | None) -> dict[str, str]:
     return paths
 
 
-def _single(path: Path) -> Any:
+def _fused(
+    path: Path, names: Sequence[str], paths: dict[str, str], place: str, dtype: str | None, quantise: str | None
+) -> Any:
     from ultrafuser.modeling import UltraFuserForCausalLM
 
-    return UltraFuserForCausalLM.from_specialists({path.stem if path.is_file() else path.name: path})
+    options: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
+    if quantise is not None:
+        options["quantisation"] = dict.fromkeys(names, quantise)
+    return UltraFuserForCausalLM.from_pretrained(path, specialist_paths=paths, device_map={"": place}, **options)
+
+
+def _single(path: Path, place: str, dtype: str | None, quantise: str | None) -> Any:
+    from ultrafuser.modeling import UltraFuserForCausalLM
+
+    name = path.stem if path.is_file() else path.name
+    return UltraFuserForCausalLM.from_specialists(
+        {name: path}, dtype=dtype, device=place, quantisation={name: quantise}
+    )
 
 
 def _plain(tokenizer: Any) -> str:

@@ -9,8 +9,10 @@ import typer
 
 from ultrafuser.cli.common import (
     DeviceOption,
+    DtypeOption,
     JsonOption,
     ModelArgument,
+    QuantiseOption,
     RevisionOption,
     SpecialistPathOption,
     human_console,
@@ -56,6 +58,8 @@ def generate(
     specialist_path: SpecialistPathOption = None,
     revision: RevisionOption = None,
     device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    quantise: QuantiseOption = None,
     json_path: JsonOption = None,
 ) -> None:
     """Answer one prompt, or a file of them; each token in the colour of the specialist that speaks."""
@@ -65,7 +69,10 @@ def generate(
 
     conversations = read_prompts(prompt, file, system)
     sampling = Sampling(max_new_tokens, temperature, top_p, top_k, seed)
-    opened = open_fused(model, revision=revision, device=device, specialist_paths=specialist_path, only=only)
+    opened = open_fused(
+        model, revision=revision, device=device, specialist_paths=specialist_path, only=only,
+        dtype=dtype, quantise=quantise,
+    )  # fmt: skip
     show = Showing(human_console(json_path), weights=weights, batch_size=None if file is None else batch_size)
     write_json(json_path, answer_prompts(opened, conversations, sampling, only, show))
 
@@ -83,6 +90,8 @@ def chat(
     specialist_path: SpecialistPathOption = None,
     revision: RevisionOption = None,
     device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    quantise: QuantiseOption = None,
     json_path: JsonOption = None,
 ) -> None:
     """Talk to a fused model; each token in the colour of the specialist that speaks. `/help` lists the commands."""
@@ -91,7 +100,10 @@ def chat(
     from ultrafuser.generation import Sampling
 
     sampling = Sampling(max_new_tokens, temperature, top_p, top_k, seed)
-    opened = open_fused(model, revision=revision, device=device, specialist_paths=specialist_path, only=only)
+    opened = open_fused(
+        model, revision=revision, device=device, specialist_paths=specialist_path, only=only,
+        dtype=dtype, quantise=quantise,
+    )  # fmt: skip
     shown = "line" if weights else "off"
     talk = Chat(opened, human_console(json_path), sampling, system=system, only=only, weights=shown)
     talk.run()
@@ -123,6 +135,8 @@ def explain(
     specialist_path: SpecialistPathOption = None,
     revision: RevisionOption = None,
     device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    quantise: QuantiseOption = None,
     json_path: JsonOption = None,
 ) -> None:
     """Write one self-contained page: each token coloured by its weights, exact values on hover.
@@ -136,6 +150,9 @@ def explain(
     material = Material.choose(prompt=prompt, answer=answer, text=text, messages=messages, system=system)
     sampling = Sampling(max_new_tokens, temperature, top_p, top_k, seed)
     check_page_path(output)
-    opened = open_fused(model, revision=revision, device=device, specialist_paths=specialist_path, only=only)
+    opened = open_fused(
+        model, revision=revision, device=device, specialist_paths=specialist_path, only=only,
+        dtype=dtype, quantise=quantise,
+    )  # fmt: skip
     page = explain_model(opened, material, sampling, only, output, human_console(json_path))
     write_json(json_path, page.as_dict())

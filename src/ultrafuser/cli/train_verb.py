@@ -14,7 +14,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ultrafuser.cli.common import JsonOption, human_console, resolve_data, resolve_source, write_json
+from ultrafuser.cli.common import (
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    human_console,
+    resolve_data,
+    resolve_source,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from ultrafuser.recipe import Recipe
@@ -43,6 +51,8 @@ def train(
     gate_only: Annotated[
         bool, typer.Option("--gate-only", help="Save the gate alone (megabytes); it points at the specialists' files.")
     ] = False,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
     json_path: JsonOption = None,
 ) -> int:
     """Train a fused model as a recipe says and save it, with its card, ready for `chat`.
@@ -53,8 +63,8 @@ def train(
     from ultrafuser.recipe import load_recipe
 
     loaded = load_recipe(recipe)
-    if output is not None:
-        loaded = _with_output(loaded, output)
+    where = None if output is None else str(output.expanduser().absolute())
+    loaded = _changed(loaded, {"output": where, "device": device, "dtype": dtype})
     console = human_console(json_path)
     _preflight(console, loaded, overwrite)
     from ultrafuser.training import Progress, TrainingInterrupted, train_recipe
@@ -84,9 +94,13 @@ def train(
     return 0
 
 
-def _with_output(recipe: Recipe, output: Path) -> Recipe:
-    changed = recipe.model_copy(update={"output": str(output.expanduser().absolute())})
-    changed._folder = recipe.folder
+def _changed(recipe: Recipe, fields: dict[str, str | None]) -> Recipe:
+    """The recipe with what the command line says in its place. Raises RecipeError for values it cannot have."""
+    from ultrafuser.recipe import Recipe
+
+    given = {name: value for name, value in fields.items() if value is not None}
+    changed = Recipe(**recipe.model_dump() | given) if given else recipe
+    changed._folder = recipe._folder
     return changed
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ultrafuser.modeling.quantisation import is_quantised
+
 __all__ = ["PackedLinear", "pack", "unpack"]
 
 ROWS = 16  # of the batch that the layout is chosen for; it serves from 1 to hundreds
@@ -67,7 +69,8 @@ def unpack(model: Any) -> None:
 
 def _suits(layer: nn.Linear) -> bool:
     weight = layer.weight
-    return weight.device.type == "cpu" and weight.dtype == torch.float32 and not hasattr(layer, "_hf_hook")
+    plain = weight.dtype == torch.float32 and not is_quantised(weight)
+    return weight.device.type == "cpu" and plain and not hasattr(layer, "_hf_hook")
 
 
 def _stamp(weight: Tensor) -> tuple[int, int]:

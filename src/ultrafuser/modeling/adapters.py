@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ultrafuser.modeling.adapted_linear import AdaptedLinear, check_layers, linear_layers
+from ultrafuser.modeling.quantisation import quantisation_of
 from ultrafuser.modeling.specialists import Origin
 
 ROWS = "ultrafuser_rows"  # attribute of a shared module: what each of its specialists is
@@ -161,6 +162,11 @@ class SharedSpecialist:
     def base_origin(self) -> Origin | None:
         """Where the base lies; None where that is not known."""
         return getattr(self.module, "ultrafuser_origin", None)
+
+    @property
+    def ultrafuser_quantisation(self) -> str | None:
+        """How the base's weights are quantised; None where they are not."""
+        return quantisation_of(self.module)
 
     @property
     def config(self) -> Any:

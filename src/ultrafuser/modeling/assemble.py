@@ -18,6 +18,8 @@ from ultrafuser.modeling.configuration import UltraFuserConfig
 from ultrafuser.modeling.fusion import FUSION_RULES
 from ultrafuser.modeling.gate import gate_settings
 from ultrafuser.modeling.head import check_head
+from ultrafuser.modeling.manner import Manner
+from ultrafuser.modeling.quantisation import quantisation_of
 from ultrafuser.modeling.specialists import Origin, check_causal, describe, licence_of, open_specialist
 from ultrafuser.modeling.vocabulary import check_tokens, common_vocabulary, tokenizer_of
 from ultrafuser.templates import load_template
@@ -31,7 +33,7 @@ Source: TypeAlias = str | Path | PreTrainedModel
 def open_all(
     sources: Mapping[str, Source],
     revisions: Mapping[str, str],
-    dtype: torch.dtype | str | None,
+    manner: Manner,
     bases: Mapping[str, Source] | None = None,
     base_revisions: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
@@ -44,20 +46,29 @@ def open_all(
     for name in sources:
         if not isinstance(name, str) or not name:
             raise ValueError(f"specialists: {name!r} is not a name; use a short text such as 'code'")
+    manner.check(sources)
     found = find_adapters(sources, revisions, bases or {}, base_revisions or {})
     opened: dict[str, PreTrainedModel] = {}
     for name, (source, revision, field) in found.complete.items():
+        settings = manner.together([other for other in sources if found.on.get(other) == name], name)
         if isinstance(source, PreTrainedModel):
-            check_causal(source.config, field)
-            opened[name] = source.eval()
+            opened[name] = _in_memory(source, field, **settings)
         else:
-            opened[name] = open_specialist(source, revision, dtype, field=field)
+            opened[name] = open_specialist(source, revision, field=field, **settings)
         if any(opened[name] is other for key, other in opened.items() if key != name):
             raise ValueError(f"{field}: the same model object is given twice; open it twice, or copy it")
     for name, specialist in opened.items():
         check_reads_cache(specialist, f"specialists.{name}")
         check_head(specialist, f"specialists.{name}")
-    return found.attach(_one_dtype(opened, dtype), list(sources))
+    return found.attach(_one_dtype(opened, manner.common_format), list(sources))
+
+
+def _in_memory(model: PreTrainedModel, field: str, dtype: Any, device: Any, quantisation: str | None) -> Any:
+    """A specialist given as a model: used, not copied; its number format is settled with the others'."""
+    check_causal(model.config, field)
+    if quantisation is not None:
+        raise ValueError(f"{field}.quantisation: {quantisation} is for specialists opened from files; this is a model")
+    return (model if device is None else model.to(device)).eval()
 
 
 def check_reads_cache(specialist: PreTrainedModel, field: str) -> None:
@@ -69,10 +80,9 @@ def check_reads_cache(specialist: PreTrainedModel, field: str) -> None:
         )
 
 
-def _one_dtype(opened: dict[str, PreTrainedModel], dtype: torch.dtype | str | None) -> dict[str, PreTrainedModel]:
+def _one_dtype(opened: dict[str, PreTrainedModel], target: torch.dtype | None) -> dict[str, PreTrainedModel]:
     found = {name: specialist.dtype for name, specialist in opened.items()}
-    target = getattr(torch, dtype) if isinstance(dtype, str) and dtype != "auto" else dtype
-    if not isinstance(target, torch.dtype):
+    if target is None:
         target = next(iter(found.values()))
         for other in found.values():
             target = torch.promote_types(target, other)
@@ -132,7 +142,9 @@ def provenance(specialist: Any) -> dict[str, Any]:
 
     That of an adapter says the same of its base.
     """
+    quantisation = quantisation_of(specialist)
     found = _provenance(getattr(specialist, "ultrafuser_origin", None))
+    found |= {} if quantisation is None else {"quantisation": quantisation}
     if isinstance(specialist, SharedSpecialist) and specialist.row.layers:
         found["base"] = _provenance(specialist.base_origin)
     return found
@@ -167,8 +179,7 @@ def assemble(
     gate: str | Mapping[str, Any],
     fusion: str | Mapping[str, Any],
     seed: int,
-    dtype: torch.dtype | str | None,
-    device: str | torch.device | None,
+    manner: Manner,
     vocab_size: int | None,
     revisions: Mapping[str, str] | None,
     bases: Mapping[str, Source] | None = None,
@@ -176,7 +187,7 @@ def assemble(
 ) -> "UltraFuserForCausalLM":
     """See `UltraFuserForCausalLM.from_specialists`."""
     settings = check_fusion(fusion, len(sources))
-    opened = open_all(sources, revisions or {}, dtype, bases, base_revisions)
+    opened = open_all(sources, revisions or {}, manner, bases, base_revisions)
     names = list(opened)
     tokenizers = {name: tokenizer for name in names if (tokenizer := tokenizer_of(opened[name])) is not None}
     check_tokens(tokenizers)
@@ -193,7 +204,7 @@ def assemble(
     )
     model = join(model_class, config, list(opened.values()))
     model.gate.reset_parameters(seed)
-    return model.to(device) if device is not None else model
+    return model
 
 
 def join(

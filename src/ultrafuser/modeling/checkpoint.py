@@ -17,6 +17,8 @@ from ultrafuser.hashing import content_hash
 from ultrafuser.modeling.card import model_card, publishable, publishable_recipe
 from ultrafuser.modeling.configuration import UltraFuserConfig
 from ultrafuser.modeling.gate_checkpoint import HUB_OPTIONS, load_gate, write_gate
+from ultrafuser.modeling.manner import Manner
+from ultrafuser.modeling.quantisation import needed_format, quantisation_of, quantise
 from ultrafuser.modeling.specialists import check_weights, is_folder_like, read_config, resolve
 from ultrafuser.modeling.storage import check_output, staged
 
@@ -44,6 +46,7 @@ def save_fused(
     model and `overwrite` is not set, OSError (ENOSPC) where the disk is full.
     """
     check_output(directory, overwrite)
+    _refuse_quantised(model, gate_only)
     if recipe_yaml is not None:
         model.config.recipe = publishable_recipe(recipe_yaml)
     with staged(directory, _bytes(model, gate_only)) as folder:
@@ -63,6 +66,7 @@ def save(
     options: dict[str, Any],
 ) -> None:
     """Behind `save_pretrained`: written beside `directory`, then moved into place. `options` go to Transformers."""
+    _refuse_quantised(model, gate_only)
     push = options.pop("push_to_hub", False)
     upload = {name: options.pop(name) for name in (*UPLOAD_OPTIONS, "repo_id", "private") if name in options}
     if not options.get("is_main_process", True) or options.get("distributed_checkpoint"):
@@ -73,6 +77,15 @@ def save(
     if push:
         repo_id = upload.pop("repo_id", Path(directory).name)
         push_folder(model, repo_id, gate_only, upload | {"token": options.get("token")})
+
+
+def _refuse_quantised(model: "UltraFuserForCausalLM", gate_only: bool) -> None:
+    packed = [name for name in model.config.specialist_names if quantisation_of(model.specialist(name))]
+    if packed and not gate_only:
+        raise ValueError(
+            f"specialists.{packed[0]}: quantised weights are not saved, they are made anew at every opening; save with "
+            "gate_only=True (--gate-only), or open it without quantisation"
+        )
 
 
 def _bytes(model: "UltraFuserForCausalLM", gate_only: bool) -> int:
@@ -115,6 +128,7 @@ def load(
     load_full: Callable[..., Any],
     path: str | os.PathLike | None,
     specialist_paths: Mapping[str, str | os.PathLike] | None,
+    quantisation: Mapping[str, str | None] | None,
     arguments: tuple[Any, ...],
     options: dict[str, Any],
 ) -> Any:
@@ -134,13 +148,36 @@ def load(
         config = UltraFuserConfig.from_pretrained(path, **hub)
     if isinstance(path, Path):
         check_weights(path, "model")
+    Manner(quantisation=quantisation or {}).check(config.specialist_names)
     if config.gate_only:
-        return load_gate(model_class, path, config, specialist_paths or {}, arguments, options)
+        return load_gate(model_class, path, config, specialist_paths or {}, quantisation or {}, arguments, options)
     if specialist_paths:
         raise ValueError(
             f"specialist_paths: {str(path)!r} is self-contained and carries its own specialists; leave it out"
         )
-    return load_full(path, *arguments, **options)
+    if not quantisation:
+        return load_full(path, *arguments, **options)
+    return _load_quantised(load_full, path, quantisation, arguments, options)
+
+
+def _load_quantised(
+    load_full: Callable[..., Any],
+    path: str | os.PathLike,
+    quantisation: Mapping[str, str | None],
+    arguments: tuple[Any, ...],
+    options: dict[str, Any],
+) -> Any:
+    """A self-contained checkpoint whose specialists become integers once all are loaded."""
+    options["dtype"] = needed_format(quantisation, options.get("dtype"))
+    result = load_full(path, *arguments, **options)
+    model = result[0] if isinstance(result, tuple) else result
+    for name, kind in quantisation.items():
+        if kind is not None:
+            specialist = model.specialist(name)
+            if quantisation_of(specialist) != kind:  # not with another that shares its base
+                quantise(getattr(specialist, "module", specialist), kind, f"specialists.{name}.quantisation")
+            model.config.sources[model.config.specialist_names.index(name)]["quantisation"] = kind
+    return result
 
 
 # ---- publishing ----

@@ -15,7 +15,9 @@ from transformers.utils import cached_file
 from ultrafuser.modeling import assemble
 from ultrafuser.modeling.configuration import UltraFuserConfig
 from ultrafuser.modeling.gate_places import check_names, find_places, forget_places, note_places, open_group
+from ultrafuser.modeling.manner import Manner
 from ultrafuser.modeling.placement import Placement, dispatch, read_device_map
+from ultrafuser.modeling.quantisation import quantisation_of
 from ultrafuser.modeling.specialists import number_format
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ def load_gate(
     path: str | os.PathLike,
     config: UltraFuserConfig,
     specialist_paths: Mapping[str, str | os.PathLike],
+    quantisation: Mapping[str, str | None],
     arguments: tuple[Any, ...],
     options: dict[str, Any],
 ) -> Any:
@@ -58,12 +61,16 @@ def load_gate(
 
     Raises ValueError for a specialist that is missing or another one, TypeError for an option that has no meaning here.
     """
+    names = config.specialist_names
     check_names(config, specialist_paths)
     hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
     generation = options.pop("generation_config", None) or GenerationConfig.from_pretrained(path, **hub)
     wants_report = options.pop("output_loading_info", False)
     attention = options.pop("attn_implementation", None) or config._attn_implementation
+    stored = {name: entry.get("quantisation") for name, entry in zip(names, config.sources, strict=True)}
+    quantisation = stored | dict(quantisation)
     dtype = _number_format(options, config)
+    manner = Manner(dtype=dtype, quantisation=quantisation).check(names)
     placement = read_device_map(options, [group.name for group in config.groups])
     if arguments or options.keys() - _HARMLESS:
         what = ", ".join(sorted(options.keys() - _HARMLESS)) or "positional arguments"
@@ -72,7 +79,9 @@ def load_gate(
     places = find_places(config, specialist_paths, path)
     specialists: list[Any] = [None] * config.n_specialists
     for g, group in enumerate(config.groups):
-        opened = open_group(config, group, places, dtype=dtype, device=placement.of(g), attn_implementation=attention)
+        members = [names[j] for j in group.members]
+        settings = manner.together(members, members[0]) | {"device": placement.of(g), "dtype": dtype}
+        opened = open_group(config, group, places, attn_implementation=attention, **settings)
         for j, specialist in zip(group.members, opened, strict=True):
             specialists[j] = specialist
     model = _join(model_class, config, specialists, gate_state, placement)
@@ -92,6 +101,10 @@ def _join(
     config = copy.deepcopy(config)
     config.gate_only = False
     forget_places(config)
+    for entry, specialist in zip(config.sources, specialists, strict=True):
+        entry.pop("quantisation", None)
+        if quantisation_of(specialist) is not None:
+            entry["quantisation"] = quantisation_of(specialist)
     config.dtype = specialists[0].dtype
     model = assemble.join(model_class, config, specialists)
     try:

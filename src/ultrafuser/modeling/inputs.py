@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers.modeling_utils import slice_logits_to_keep
 
 IGNORED = -100
 
@@ -198,3 +199,17 @@ def forced_weights(given: Any, shape: torch.Size, n: int, device: torch.device) 
         raise ValueError("gate_weights: weights must be at least 0 and sum to 1 over the specialists")
     weights = weights[:, None] if weights.ndim == 2 else weights
     return weights.expand(*shape, n)
+
+
+def mean_loss(loss_M: torch.Tensor, items: torch.Tensor | int | None) -> torch.Tensor:
+    """Mean over the positions, or their sum over `items`; zero where there are no positions."""
+    if items is None:
+        return loss_M.sum() / max(loss_M.shape[0], 1)
+    return loss_M.sum() / (items.to(loss_M.device) if isinstance(items, torch.Tensor) else items)
+
+
+def keep_columns(given: Any, logits_to_keep: int | torch.Tensor, columns: int) -> Any:
+    """Forced weights for every column, cut to the columns kept."""
+    if isinstance(given, torch.Tensor) and given.ndim == 3 and given.shape[1] == columns:
+        return slice_logits_to_keep(given, logits_to_keep)
+    return given

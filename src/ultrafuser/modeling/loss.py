@@ -109,9 +109,14 @@ def _probability_loss(
         -_by_chunks(_own_rows, rows, labels_M, hidden, head).to(device)
         for hidden, head in zip(hidden_MD, heads, strict=True)
     ]
+    return mixed_label_loss(gate_weights_MN, torch.stack(own, dim=-1))
+
+
+def mixed_label_loss(gate_weights_MN: torch.Tensor, own_MN: torch.Tensor) -> torch.Tensor:
+    """-log sum_j w_j p_j(label), (M,) nats, from each specialist's log probability of the label (M, N)."""
     # The rule itself, on a vocabulary of one: log_softmax is already done.
     log_weights_MN = gate_weights_MN.clamp_min(torch.finfo(gate_weights_MN.dtype).tiny).log()
-    return -torch.logsumexp(log_weights_MN + torch.stack(own, dim=-1), dim=-1)
+    return -torch.logsumexp(log_weights_MN + own_MN, dim=-1)
 
 
 def _own_rows(labels_M: torch.Tensor, hidden_MD: torch.Tensor, head: Head) -> torch.Tensor:

@@ -13,6 +13,7 @@ from ultrafuser.modeling import assemble
 from ultrafuser.modeling.adapter_folders import adapter_of, base_hash, read_matrices
 from ultrafuser.modeling.adapters import Adapter, SharedSpecialist, bare, share
 from ultrafuser.modeling.gate import ConstantGate, TokenGate
+from ultrafuser.modeling.manner import Manner
 from ultrafuser.modeling.specialists import describe, resolve
 from ultrafuser.modeling.vocabulary import check_tokens, tokenizer_of
 
@@ -89,9 +90,8 @@ def _open_newcomer(
             if wanted is not None and base_hash(old[j], entry) == wanted:
                 return _beside(old, j, read_matrices(facts, origin), f"specialists.{name}")
     given = ({} if base is None else {name: base}, {} if base_revision is None else {name: base_revision})
-    opened = assemble.open_all({name: source}, {} if revision is None else {name: revision}, model.dtype, *given)[name]
-    getattr(opened, "module", opened).to(model.device)
-    return opened, old
+    manner = Manner(dtype=model.dtype, device=model.device)
+    return assemble.open_all({name: source}, {} if revision is None else {name: revision}, manner, *given)[name], old
 
 
 def _beside(old: list[Any], j: int, adapter: Adapter, field: str) -> tuple[Any, list[Any]]:

@@ -29,10 +29,13 @@ from ultrafuser.modeling.inputs import (
     check_prompts,
     check_responses,
     forced_weights,
+    keep_columns,
+    mean_loss,
     own_columns,
     spread,
 )
 from ultrafuser.modeling.loss import response_loss
+from ultrafuser.modeling.manner import Manner
 from ultrafuser.modeling.output import UltraFuserOutput
 from ultrafuser.modeling.reading import read_all
 from ultrafuser.modeling.registration import register
@@ -147,7 +150,7 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
             views = own_columns(input_ids, attention_mask, prompt_ids, prompt_mask, past)
         hidden = read_all(self, views, cache)
         if not learning:
-            gate_weights = _keep_columns(gate_weights, logits_to_keep, input_ids.shape[1])
+            gate_weights = keep_columns(gate_weights, logits_to_keep, input_ids.shape[1])
             hidden = [slice_logits_to_keep(states, logits_to_keep) for states in hidden]
         output = self._fuse(hidden, gate_weights, return_logits is not False)
         output.past_key_values = cache
@@ -196,7 +199,7 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
             weights = output.gate_weights[keep.to(output.gate_weights.device)]
             loss_M = response_loss(weights, rows, heads, self.config.fusion["rule"], labels_M)
         output.token_loss = spread(loss_M, keep)
-        output.loss = _mean(loss_M, items)
+        output.loss = mean_loss(loss_M, items)
 
     def _respond(
         self,
@@ -220,7 +223,7 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
             labels_M = labels[form.keep]
             check_labels(labels_M, heads[0].vocab_size)
             loss_M = response_loss(weights, hidden, heads, rule, labels_M)
-            output.loss, output.token_loss = _mean(loss_M, items), form.spread(loss_M)
+            output.loss, output.token_loss = mean_loss(loss_M, items), form.spread(loss_M)
         if with_logits:
             output.logits = form.spread(fused_logits(weights, hidden, heads, rule))
         if wants_hidden:
@@ -238,12 +241,14 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
         gate: str | Mapping[str, Any] = "token",
         fusion: str | Mapping[str, Any] = "logits",
         seed: int = 0,
-        dtype: torch.dtype | str | None = None,
+        dtype: torch.dtype | str | Mapping[str, Any] | None = None,
         device: str | torch.device | None = None,
         vocab_size: int | None = None,
         revisions: Mapping[str, str] | None = None,
         bases: Mapping[str, Source] | None = None,
         base_revisions: Mapping[str, str] | None = None,
+        devices: Mapping[str, Any] | None = None,
+        quantisation: Mapping[str, str | None] | None = None,
     ) -> "UltraFuserForCausalLM":
         """Fuse specialists given as {name: folder, Hub id, or model in memory}; the gate, from `seed`, is untrained.
 
@@ -252,12 +257,15 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
 
         `templates`: per specialist a template's name, .jinja path or source, or None for its tokenizer's own.
         `gate`: a row of GATES, or {"type": ..., "hidden_size": ...}. `fusion`: a row of FUSION_RULES, or {"rule": ...,
-        "top_k": ...}. `dtype`: default the widest of the specialists'. `vocab_size`: tokens of the shared tokenizer,
-        where heads are padded. `revisions`: {name: revision} for Hub ids. Models in memory are used, not copied.
+        "top_k": ...}. `dtype`: default the widest of the specialists'; {name: dtype} opens each in its own, all are
+        held in the widest. `vocab_size`: tokens of the shared tokenizer, where heads are padded. `revisions`: {name:
+        revision} for Hub ids. `devices`: {name: device} for specialists that do not lie on `device`; the gate lies with
+        the first. `quantisation`: {name: "int8" | "int4"}, see `quantise`. Models in memory are used, not copied.
         Raises ValueError naming the specialist or field, the value and the fix.
         """
         return assemble.assemble(
-            cls, sources, templates=templates, gate=gate, fusion=fusion, seed=seed, dtype=dtype, device=device,
+            cls, sources, templates=templates, gate=gate, fusion=fusion, seed=seed,
+            manner=Manner(dtype, device, devices or {}, quantisation or {}),
             vocab_size=vocab_size, revisions=revisions, bases=bases, base_revisions=base_revisions,
         )  # fmt: skip
 
@@ -267,11 +275,16 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
         pretrained_model_name_or_path: str | os.PathLike | None,
         *args: Any,
         specialist_paths: Mapping[str, str | os.PathLike] | None = None,
+        quantisation: Mapping[str, str | None] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Load either form of checkpoint, see `checkpoint.load`; keyword arguments as in Transformers."""
+        """Load either form of checkpoint, see `checkpoint.load`; keyword arguments as in Transformers.
+
+        `quantisation`: {name: "int8" | "int4"}; specialists of a gate-only checkpoint are quantised as they were saved
+        where nothing else is said here (None: not at all).
+        """
         return checkpoint.load(
-            cls, super().from_pretrained, pretrained_model_name_or_path, specialist_paths, args, kwargs
+            cls, super().from_pretrained, pretrained_model_name_or_path, specialist_paths, quantisation, args, kwargs
         )
 
     def save_pretrained(self, save_directory: str | os.PathLike, *, gate_only: bool = False, **kwargs: Any) -> None:
@@ -281,20 +294,6 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
     def push_to_hub(self, repo_id: str, *, gate_only: bool = False, **kwargs: Any) -> Any:
         """Save to a temporary folder and upload it with its model card, see `checkpoint.push_folder`."""
         return checkpoint.push_folder(self, repo_id, gate_only, kwargs)
-
-
-def _mean(loss_M: torch.Tensor, items: torch.Tensor | int | None) -> torch.Tensor:
-    """Mean over the positions, or their sum over `items`; zero where there are no positions."""
-    if items is None:
-        return loss_M.sum() / max(loss_M.shape[0], 1)
-    return loss_M.sum() / (items.to(loss_M.device) if isinstance(items, torch.Tensor) else items)
-
-
-def _keep_columns(given: Any, logits_to_keep: int | torch.Tensor, columns: int) -> Any:
-    """Forced weights for every column, cut to the columns kept."""
-    if isinstance(given, torch.Tensor) and given.ndim == 3 and given.shape[1] == columns:
-        return slice_logits_to_keep(given, logits_to_keep)
-    return given
 
 
 register()  # where this module was itself what imported the Auto classes

@@ -21,6 +21,7 @@ from ultrafuser import gguf
 from ultrafuser.hashing import content_hash, weight_files
 from ultrafuser.modeling.gguf_cache import copy_or_model
 from ultrafuser.modeling.placement import check_device
+from ultrafuser.modeling.quantisation import check_quantisation, needed_format, quantise
 
 __all__ = [
     "Origin",
@@ -168,14 +169,17 @@ def open_specialist(
     field: str = "source",
     attn_implementation: str | None = None,
     config: PreTrainedConfig | None = None,
+    quantisation: str | None = None,
 ) -> PreTrainedModel:
     """Load a causal LM from a folder, a GGUF file or the Hub, in its own number format unless `dtype` says otherwise.
 
-    The weights go to `device` as they are read. `config` replaces the configuration beside the weights. A GGUF file's
+    The weights go to `device` as they are read, and become integers there where `quantisation` says so (then `dtype` is
+    that of the rest; see `quantise`). `config` replaces the configuration beside the weights. A GGUF file's
     quantised weights are unpacked, to float32 where no `dtype` is named, and kept so in the cache for the next time.
     Raises ValueError naming `field` where it does not exist, is not a causal LM, or has broken or incomplete weights.
     """
-    dtype = number_format(dtype, f"{field}.dtype")
+    dtype = number_format(needed_format({field: quantisation}, dtype), f"{field}.dtype")
+    check_quantisation(quantisation, f"{field}.quantisation", dtype)
     place = None if device is None else check_device(device, f"{field}.device")
     origin = resolve(source, revision, field)
     options: dict[str, Any] = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
@@ -187,7 +191,7 @@ def open_specialist(
         model = _open_folder(origin.folder, config or found, dtype, place, field, options)
     model.config._name_or_path = origin.hub_id or str(origin.path)
     model.ultrafuser_origin = origin
-    return model
+    return model if quantisation is None else quantise(model, quantisation, f"{field}.quantisation")
 
 
 def number_format(dtype: torch.dtype | str | None, field: str = "dtype") -> torch.dtype | None:

@@ -9,6 +9,7 @@ from ultrafuser import gguf
 from ultrafuser.adapter_files import read_adapter
 from ultrafuser.hashing import weight_files
 from ultrafuser.modeling.adapter_folders import read_matrices
+from ultrafuser.modeling.quantisation import is_quantised, quantisation_of, stored_parts
 from ultrafuser.modeling.specialists import Origin, open_specialist
 
 
@@ -53,7 +54,7 @@ def first_change(specialist: Any, origin: Origin) -> str | None:
             places |= dict.fromkeys(file.keys(), path)
     tied = {id(value) for key, value in specialist.state_dict(keep_vars=True).items() if key in places}
     for key, value in specialist.state_dict(keep_vars=True).items():
-        if key not in places and id(value) in tied:
+        if (key not in places and id(value) in tied) or is_quantised(value):  # quantised weights cannot learn
             continue
         if key not in places or not _same(value.detach(), places[key], key):
             return key
@@ -68,8 +69,12 @@ def _same(value: torch.Tensor, path: Any, key: str) -> bool:
 
 def first_change_reference(specialist: Any, origin: Origin, name: str) -> str | None:
     """The same by opening the specialist a second time, in full."""
-    stored = open_specialist(origin.path, dtype=specialist.dtype, field=f"specialists.{name}").state_dict()
+    again = open_specialist(
+        origin.path, dtype=specialist.dtype, field=f"specialists.{name}", quantisation=quantisation_of(specialist)
+    )
+    stored = again.state_dict()
     for key, value in specialist.state_dict().items():
-        if not torch.equal(value.detach().cpu(), stored[key].cpu()):
+        parts = zip(stored_parts(value.detach()), stored_parts(stored[key]), strict=True)
+        if not all(torch.equal(ours.cpu(), theirs.cpu()) for ours, theirs in parts):
             return key
     return None

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 
 from ultrafuser.data import ResponseCollator, ResponseDataset
 from ultrafuser.data.collator import IGNORE
@@ -136,7 +137,8 @@ def evaluate_stored(model: Any, stored: StoredStates, *, batch_size: int = 16) -
             pairs = [stored[index] for index in range(start, min(start + batch_size, len(dataset)))]
             batch = collator(pairs)
             labels_BR = batch["labels"].to(model.device)
-            output = fused_from_states(model, [states.to(model.device) for states in batch["hidden"]], labels_BR)
+            hidden, known = send_to_device((batch["hidden"], batch["known"]), model.device)
+            output = fused_from_states(model, hidden, labels_BR, known)
             rows = _rows(output.token_loss, output.gate_weights, labels_BR != IGNORE)
             for (_, example), row in zip(pairs, rows, strict=True):
                 category = dataset.categories[example.category]

@@ -16,6 +16,7 @@ from torch import nn
 
 from ultrafuser.lookup import lookup
 from ultrafuser.modeling.adapters import freeze_base, is_shared
+from ultrafuser.modeling.quantisation import quantisation_of, stored_parts
 
 __all__ = [
     "TRAINABLE",
@@ -42,6 +43,8 @@ def select_trainable(model: Any, what: str) -> list[nn.Module]:
     Raises ValueError for an unknown choice and where nothing can learn.
     """
     gate_learns, specialists_learn = lookup(TRAINABLE, what, "train")
+    if specialists_learn:
+        _refuse_quantised(model, what)
     thaw(model)
     model.gate.requires_grad_(gate_learns)
     for body in model.bodies:
@@ -61,6 +64,16 @@ def thaw(model: Any) -> None:
     for body in model.bodies:
         if is_shared(body):
             freeze_base(body)
+
+
+def _refuse_quantised(model: Any, what: str) -> None:
+    for name, specialist in zip(model.config.specialist_names, model.specialists, strict=True):
+        kind = quantisation_of(specialist)
+        if kind is not None:
+            raise ValueError(
+                f"train: {what!r} would change specialists.{name}, whose weights are {kind} and cannot learn; use "
+                "train: gate, or open it without quantisation"
+            )
 
 
 def trainable_state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -109,8 +122,9 @@ def fingerprint_of_weights(model: nn.Module) -> dict[str, str]:
     digests: dict[str, Any] = {}
     for name, parameter in model.named_parameters():
         digest = digests.setdefault(name.split(".", 1)[0], sha256())
-        flat = parameter.detach().reshape(-1)
-        ends = torch.cat([flat[:256], flat[-256:]]).float().cpu()
-        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-        digest.update(ends.numpy().tobytes())
+        for tensor in stored_parts(parameter.detach()):
+            flat = tensor.reshape(-1)
+            ends = torch.cat([flat[:256], flat[-256:]]).float().cpu()
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(ends.numpy().tobytes())
     return {part: digest.hexdigest()[:16] for part, digest in digests.items()}

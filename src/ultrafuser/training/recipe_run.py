@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from ultrafuser.adapter_files import find_base, is_adapter, read_adapter
 from ultrafuser.modeling import UltraFuserForCausalLM, save_fused
-from ultrafuser.modeling.specialists import Origin, open_specialist, open_tokenizer
+from ultrafuser.modeling.specialists import Origin, open_tokenizer
 from ultrafuser.modeling.specialists import resolve as find_origin
 from ultrafuser.recipe import Recipe
 from ultrafuser.training.evaluation import evaluate_many, evaluate_response_loss
@@ -67,6 +67,8 @@ def train_recipe(
     """
     if gate_only:
         _refuse_learning_specialists(recipe)
+    else:
+        _refuse_quantised(recipe)
     started, output = time.perf_counter(), Path(recipe.output)
     going_on = is_unfinished(output)
     say("opening the specialists")
@@ -127,6 +129,16 @@ def _refuse_learning_specialists(recipe: Recipe) -> None:
             )
 
 
+def _refuse_quantised(recipe: Recipe) -> None:
+    """Raise ValueError where a specialist is quantised: a self-contained checkpoint could not hold it."""
+    for name, spec in recipe.specialists.items():
+        if spec.quantisation is not None:
+            raise ValueError(
+                f"specialists.{name}.quantisation: {spec.quantisation} weights are not saved, they are made anew at "
+                "every opening; add --gate-only, or leave quantisation out"
+            )
+
+
 def build_model(recipe: Recipe, resolve: Resolve = str) -> tuple[Any, Any]:
     """The fused model of a recipe, gate untrained, on the recipe's device, and its tokenizer."""
     specialists = recipe.specialists
@@ -138,25 +150,23 @@ def build_model(recipe: Recipe, resolve: Resolve = str) -> tuple[Any, Any]:
         _tokenizer_place(origins[canonical], bases.get(canonical), specialists[canonical].base_revision, canonical),
         f"specialists.{canonical}.source",
     )
-    dtype: str | None = recipe.dtype
-    if any(spec.dtype is not None for spec in specialists.values()):
-        for name, spec in specialists.items():
-            if not is_adapter(origins[name].folder):
-                field = f"specialists.{name}.source"
-                sources[name] = open_specialist(sources[name], spec.revision, spec.dtype or recipe.dtype, field=field)
-            elif spec.dtype is not None:
-                raise ValueError(
-                    f"specialists.{name}.dtype: {spec.dtype!r} given, but an adapter has its base's format; remove it"
-                )
-        dtype = None  # the widest of them
+    for name, spec in specialists.items():
+        if spec.dtype is not None and is_adapter(origins[name].folder):
+            raise ValueError(
+                f"specialists.{name}.dtype: {spec.dtype!r} given, but an adapter has its base's format; remove it"
+            )
+    own = {name: spec.dtype or recipe.dtype for name, spec in specialists.items()}
+    told = any(spec.dtype is not None for spec in specialists.values())
     model = UltraFuserForCausalLM.from_specialists(
         sources,
         templates={name: spec.template for name, spec in specialists.items()},
         gate=recipe.gate.model_dump(exclude_none=True),
         fusion=recipe.fusion.model_dump(),
         seed=recipe.seed,
-        dtype=dtype,
+        dtype=own if told else recipe.dtype,
         device=pick_device(recipe.device),
+        devices={name: spec.device for name, spec in specialists.items() if spec.device is not None},
+        quantisation={name: spec.quantisation for name, spec in specialists.items()},
         revisions={name: spec.revision for name, spec in specialists.items() if spec.revision is not None},
         bases=bases,
         base_revisions={name: spec.base_revision for name, spec in specialists.items() if spec.base_revision},

@@ -14,7 +14,9 @@ class StageResult:
 
     `best` holds the step and the losses of the best evaluation, `gate_weights` the mean weights {domain: {specialist:
     weight}} on the validation data (on the last training batches without it), `seconds` the time spent in the process
-    that finished the stage.
+    that finished the stage. `stored`, of a stage that learnt from stored states: what lay on the disk
+    (`predictions`, null where the heads ran at every step; `gigabytes`) and `loss_bound`, the most in nats that a
+    token's loss may have been off by for the way it is stored.
     """
 
     name: str
@@ -26,6 +28,7 @@ class StageResult:
     best: dict[str, Any] | None = None
     gate_weights: dict[str, dict[str, float]] | None = None
     warnings: list[str] = field(default_factory=list)
+    stored: dict[str, Any] | None = None
 
 
 @dataclass

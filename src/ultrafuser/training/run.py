@@ -24,8 +24,9 @@ from ultrafuser.training.arguments import (
 from ultrafuser.training.callbacks import Flow, Recorder, StopRequest, TrainingInterrupted
 from ultrafuser.training.history import History, TensorBoard
 from ultrafuser.training.parameters import select_trainable
+from ultrafuser.training.predictions import KINDS, choose_kind, expected_bytes, room, store_predictions
 from ultrafuser.training.results import StageResult, losses_by_domain
-from ultrafuser.training.stored import StageStates, bytes_needed, store_states
+from ultrafuser.training.stored import StageStates, StoredStates, bytes_needed, store_states
 from ultrafuser.training.trainer import FuserTrainer, validation_metrics
 from ultrafuser.training.work import BEST, HISTORY_FILE, StageFolder
 
@@ -95,6 +96,8 @@ class Run:
         if self.stop.signum is not None:
             raise TrainingInterrupted(stage.name, trainer.state.global_step, self.stop.signum)
         result = self._result(stage, folder, history, before, list(recorder.warnings.values()))
+        if stored is not None:
+            result.stored = stored.describe(trainer.loss_bound)
         result.seconds = round(time.perf_counter() - started, 3)
         weights = BEST if self.keep == "best" else f"checkpoint-{stage.steps}"
         if self.is_main:
@@ -110,14 +113,33 @@ class Run:
         sets = [dataset for dataset in (self.train, self.validation) if dataset is not None]
         needed = sum(bytes_needed(self.model, dataset, form) for dataset in sets)
         tokens = sum(sum(dataset.response_tokens().values()) for dataset in sets)
-        self.say(f"hidden states of {tokens:,} response tokens: {needed / 1e6:,.1f} MB in {self.states}")
+        self.say(f"hidden states of {tokens:,} response tokens: {needed / 1e9:,.3f} GB in {self.states}")
         found = [store_states(self.model, d, self.states, form=form, progress=self._told) for d in sets]
+        self._store_predictions(found)
         return StageStates(found[0], found[1] if len(found) > 1 else None)
 
+    def _store_predictions(self, sets: Sequence[StoredStates]) -> None:
+        """Beside the states, what the loss needs of the specialists' predictions, where it fits."""
+        kind = choose_kind(self.model, sum(states.rows for states in sets), self.states)
+        needed = sum(expected_bytes(self.model, states, kind) for states in sets) if kind is not None else 0
+        if kind is None or needed > room(self.states):
+            why = "with this rule" if kind is None else f"{needed / 1e9:,.3f} GB would be too much for the rest"
+            self.say(f"predictions are not stored ({why}): the heads run at every step")
+            return
+        self.say(f"{KINDS[kind].what}: about {needed / 1e9:,.3f} GB in {self.states}")
+        for states in sets:
+            states.predictions = store_predictions(self.model, states, kind, progress=self._told_rows)
+
+    def _told_rows(self, done: int, total: int) -> None:
+        self._tell(done, total, "predictions for {:,} of {:,} response tokens stored")
+
     def _told(self, done: int, total: int) -> None:
+        self._tell(done, total, "hidden states of {:,} of {:,} conversations stored")
+
+    def _tell(self, done: int, total: int, line: str) -> None:
         if done == total or time.perf_counter() - self._told_at > SECONDS_BETWEEN:
             self._told_at = time.perf_counter()
-            self.say(f"hidden states of {done:,} of {total:,} conversations stored")
+            self.say(line.format(done, total))
 
     _told_at = 0.0
 

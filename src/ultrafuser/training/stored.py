@@ -3,8 +3,9 @@
     FOLDER/states.json       key, rows, sizes, number formats, and how many examples are done
     FOLDER/specialistJ.bin   (rows, D_J): the response positions of all examples laid end to end, in the data's order
 
-The specialists' heads still run at every step: the loss needs their logits. B batch, R response positions of an
-example, M response positions of a batch laid end to end, D hidden, N specialists.
+What the loss needs of the specialists' predictions lies beside them, see `predictions`. Without that, the heads run at
+every step. B batch, R response positions of an example, M response positions of a batch laid end to end, D hidden, N
+specialists.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,10 @@ from ultrafuser.data import Example, ResponseCollator, ResponseDataset
 from ultrafuser.data.collator import IGNORE
 from ultrafuser.modeling.gate import normalise
 from ultrafuser.modeling.inputs import check_labels, spread
-from ultrafuser.modeling.loss import CHUNK_BYTES, response_loss
+from ultrafuser.modeling.loss import CHUNK_BYTES, mixed_label_loss, response_loss
+from ultrafuser.modeling.quantisation import stored_parts
+from ultrafuser.training.predictions import Predictions
+from ultrafuser.training.stored_loss import Points, dense_loss, points_loss
 
 __all__ = [
     "StageStates",
@@ -40,6 +44,7 @@ __all__ = [
 STATES_FILE = "states.json"
 LOCK_FILE = ".lock"
 CPU_ROWS = 96  # positions whose logits are made at once on a CPU: small vocabularies then stay in its caches
+LOSS_BOUND = 1e-5  # nats; positions whose loss is not known as closely are left to the heads
 WINDOW = 8  # batches between two notes of what is done; within a window batches hold examples of like length
 FORMATS: dict[str, torch.dtype | None] = {"exact": None, "bfloat16": torch.bfloat16}  # None: the specialist's own
 Progress = Callable[[int, int], None]
@@ -51,11 +56,20 @@ class StoredStates:
     As a sequence it holds (index, Example), which is what `StoredCollator` makes batches of.
     """
 
-    def __init__(self, dataset: ResponseDataset, folder: Path, sizes: Sequence[int], formats: Sequence[torch.dtype]):
+    def __init__(
+        self,
+        dataset: ResponseDataset,
+        folder: Path,
+        key: str,
+        sizes: Sequence[int],
+        formats: Sequence[torch.dtype],
+    ) -> None:
         self.dataset = dataset
         self.folder = folder
+        self.key = key
         self.sizes = list(sizes)
         self.offsets = offsets(dataset)
+        self.predictions: Predictions | None = None
         self.arrays = [
             torch.from_file(str(_array_file(folder, j)), shared=True, size=self.rows * size, dtype=dtype).view(-1, size)
             for j, (size, dtype) in enumerate(zip(sizes, formats, strict=True))
@@ -76,6 +90,10 @@ class StoredStates:
         """Each specialist's states (M, D_j) of these examples laid end to end."""
         return [torch.cat([array[self._rows(index)] for index in indices]) for array in self.arrays]
 
+    def known(self, indices: Sequence[int]) -> dict[str, Any] | None:
+        """What is stored of the predictions for these examples, laid end to end; None where nothing is."""
+        return None if self.predictions is None else self.predictions.take([self._rows(index) for index in indices])
+
     def write(self, indices: Sequence[int], states_MD: Sequence[torch.Tensor]) -> None:
         """Put the states of these examples, laid end to end, in their places."""
         at = 0
@@ -84,6 +102,11 @@ class StoredStates:
             for array, states in zip(self.arrays, states_MD, strict=True):
                 array[rows] = states[at : at + rows.stop - rows.start].to(array)
             at += rows.stop - rows.start
+
+    def size(self) -> int:
+        """Bytes on the disk, predictions included."""
+        own = sum(_array_file(self.folder, j).stat().st_size for j in range(len(self.arrays)))
+        return own + (self.predictions.size() if self.predictions is not None else 0)
 
     def flush(self) -> None:
         """Bring what was written to the disk."""
@@ -101,18 +124,27 @@ class StageStates(NamedTuple):
     train: StoredStates
     validation: StoredStates | None
 
+    def describe(self, loss_bound: float) -> dict[str, Any]:
+        """For the stage's record: what lies on the disk, and the bound on the error of a loss."""
+        found = [states for states in self if states is not None]
+        kinds = {states.predictions.kind if states.predictions is not None else None for states in found}
+        kind = kinds.pop() if len(kinds) == 1 else None
+        return {"predictions": kind, "gigabytes": sum(s.size() for s in found) / 1e9, "loss_bound": loss_bound}
+
 
 class Fused(NamedTuple):
-    """Token losses (B, R) in nats and gate weights (B, R, N), zero at padding."""
+    """Token losses (B, R) in nats and gate weights (B, R, N), zero at padding; a bound on the error of the losses."""
 
     token_loss: torch.Tensor
     gate_weights: torch.Tensor
+    bound: float
 
 
 class StoredCollator:
     """(index, Example) pairs to a batch for `fused_from_states`.
 
-    Returns hidden (N tensors (M, D_j)), labels (B, R) with -100 padding and category (B,), as `ResponseCollator` does.
+    Returns hidden (N tensors (M, D_j)), labels (B, R) with -100 padding and category (B,), as `ResponseCollator` does,
+    and known, what is stored of the predictions.
     """
 
     def __init__(self, stored: StoredStates) -> None:
@@ -123,28 +155,57 @@ class StoredCollator:
         labels_BR = np.full((len(pairs), n_positions), IGNORE, dtype=np.int64)
         for b, (_, example) in enumerate(pairs):
             labels_BR[b, : example.n_response_tokens] = np.concatenate(example.responses)
+        indices = [index for index, _ in pairs]
         return {
-            "hidden": self.stored.states([index for index, _ in pairs]),
+            "hidden": self.stored.states(indices),
+            "known": self.stored.known(indices),
             "labels": torch.from_numpy(labels_BR),
             "category": torch.tensor([example.category for _, example in pairs]),
         }
 
 
-def fused_from_states(model: Any, hidden_MD: Sequence[torch.Tensor], labels_BR: torch.Tensor) -> Fused:
+def fused_from_states(
+    model: Any, hidden_MD: Sequence[torch.Tensor], labels_BR: torch.Tensor, known: Mapping[str, Any] | None = None
+) -> Fused:
     """What the training form of the model's `forward` gives, without running the specialists' bodies.
 
-    Raises ValueError where a label is no token of the fused vocabulary.
+    Their heads run where nothing is `known` of their predictions, and at positions whose loss is not known to within
+    LOSS_BOUND. Raises ValueError where a label is no token of the fused vocabulary.
     """
-    hidden_MD = [states.to(s.dtype) for states, s in zip(hidden_MD, model.specialists, strict=True)]
-    keep_BR, heads = labels_BR != IGNORE, model.heads
+    keep_BR, vocabulary = labels_BR != IGNORE, model.config.vocab_size
     labels_M = labels_BR[keep_BR]
-    check_labels(labels_M, heads[0].vocab_size)
+    check_labels(labels_M, vocabulary)
     with torch.autocast(device_type=labels_BR.device.type, enabled=False):
         weights_MN = normalise(model.gate(hidden_MD), model.config.fusion["top_k"])
+    loss_M, bound = _loss(model, weights_MN, hidden_MD, labels_M, known or {})
+    return Fused(spread(loss_M, keep_BR), spread(weights_MN, keep_BR), bound)
+
+
+def _loss(
+    model: Any,
+    weights_MN: torch.Tensor,
+    hidden_MD: Sequence[torch.Tensor],
+    labels_M: torch.Tensor,
+    known: Mapping[str, Any],
+) -> tuple[torch.Tensor, float]:
+    """Loss (M,) and a bound on the error of each, by what is known."""
+    if "values" in known:
+        loss_M, bound_M = points_loss(weights_MN, Points(**known))
+        unsure_M = ~(bound_M <= LOSS_BOUND)
+        if bool(unsure_M.any()):
+            hidden = [states[unsure_M] for states in hidden_MD]
+            exact = _loss(model, weights_MN[unsure_M], hidden, labels_M[unsure_M], {})[0]
+            loss_M = loss_M.masked_scatter(unsure_M, exact)
+        return loss_M, float(bound_M.masked_fill(unsure_M, 0).max()) if len(bound_M) else 0.0
+    if "pieces" in known:
+        return dense_loss(weights_MN, known["pieces"], labels_M), 0.0
+    if "own" in known:
+        return mixed_label_loss(weights_MN, known["own"]), 0.0
+    heads = model.heads
+    hidden_MD = [states.to(s.dtype) for states, s in zip(hidden_MD, model.specialists, strict=True)]
     few = CPU_ROWS * 4 * heads[0].vocab_size * len(heads)
-    chunk = min(CHUNK_BYTES, few) if labels_BR.device.type == "cpu" else CHUNK_BYTES
-    loss_M = response_loss(weights_MN, hidden_MD, heads, model.config.fusion["rule"], labels_M, chunk)
-    return Fused(spread(loss_M, keep_BR), spread(weights_MN, keep_BR))
+    chunk = min(CHUNK_BYTES, few) if labels_M.device.type == "cpu" else CHUNK_BYTES
+    return response_loss(weights_MN, hidden_MD, heads, model.config.fusion["rule"], labels_M, chunk), 0.0
 
 
 def store_states(
@@ -168,7 +229,7 @@ def store_states(
         done = _done(folder, key)
         if done < len(dataset):
             _reserve(folder, [int(offsets(dataset)[-1]) * d * f.itemsize for d, f in zip(sizes, formats, strict=True)])
-        stored = StoredStates(dataset, folder, sizes, formats)
+        stored = StoredStates(dataset, folder, key, sizes, formats)
         while done < len(dataset):
             window = list(range(done, min(done + WINDOW * batch_size, len(dataset))))
             _compute(model, stored, window, batch_size)
@@ -202,8 +263,9 @@ def states_key(model: Any, dataset: ResponseDataset, form: str = "exact") -> str
         settings = {k: v for k, v in specialist.config.to_dict().items() if k not in ("_name_or_path", "use_cache")}
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
         for name, tensor in (*specialist.named_parameters(), *specialist.named_buffers()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            for part in stored_parts(tensor.detach()):
+                digest.update(f"{name} {tuple(part.shape)} {part.dtype}".encode())
+                digest.update(part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

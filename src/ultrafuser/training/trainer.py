@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainingArguments
 
 from ultrafuser.data import FlatBatchSampler, ResponseCollator, ResponseDataset
@@ -41,6 +42,14 @@ class TrainingDiverged(ValueError):  # noqa: N818 - says what happened
     """The loss or its gradient is no longer a finite number."""
 
 
+class GateAlone(nn.Module):
+    """What the Trainer sees where a gate learns from stored states: it walks over all of its model at every step."""
+
+    def __init__(self, gate: nn.Module) -> None:
+        super().__init__()
+        self.gate = gate
+
+
 class FuserTrainer(Trainer):
     """transformers.Trainer for one stage of a fused model; the loop, optimiser, schedule and devices are the Trainer's.
 
@@ -64,7 +73,7 @@ class FuserTrainer(Trainer):
         stored: StageStates | None = None,
     ) -> None:
         super().__init__(
-            model=model,
+            model=model if stored is None else GateAlone(model.gate),
             args=args,
             data_collator=collator if stored is None else StoredCollator(stored.train),
             train_dataset=train if stored is None else stored.train,
@@ -72,6 +81,8 @@ class FuserTrainer(Trainer):
             callbacks=list(callbacks),
         )
         self.remove_callback(PrinterCallback)
+        self.fused = model
+        self.loss_bound = 0.0  # largest bound, in this process, on the error of a stored loss
         self.stage = stage
         self.sampler = sampler
         self.forced_gate_weights = forced_gate_weights
@@ -113,7 +124,8 @@ class FuserTrainer(Trainer):
         batch = {name: tensor for name, tensor in inputs.items() if name != "category"}
         outputs: Any
         if self.stored is not None:
-            outputs = fused_from_states(self.accelerator.unwrap_model(model), batch["hidden"], batch["labels"])
+            outputs = fused_from_states(self.fused, batch["hidden"], batch["labels"], batch["known"])
+            self.loss_bound = max(self.loss_bound, outputs.bound)
         else:
             outputs = model(**batch, gate_weights=self.forced_gate_weights)
         self.health.add(category_B, batch["labels"], outputs.token_loss, outputs.gate_weights)
@@ -124,7 +136,13 @@ class FuserTrainer(Trainer):
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """The Trainer's; remembers the loss so that a lost one is seen before the weights are touched."""
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.stored is None:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        else:  # one process, full precision, no optimiser of its own ways: what is left of the Trainer's step
+            model.train()
+            loss = self.compute_loss(model, self._prepare_inputs(inputs), num_items_in_batch=num_items_in_batch)
+            loss.backward()
+            loss = loss.detach()
         self._step_loss = loss if self._step_loss is None else self._step_loss + loss
         return loss
 
@@ -168,7 +186,8 @@ class FuserTrainer(Trainer):
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         started = time.perf_counter()
         states = self.stored.validation if self.stored is not None else None
-        metrics = validation_metrics(self.model, dataset, self.forced_gate_weights, self.eval_batch_size, states)
+        model = self.model if self.stored is None else self.fused
+        metrics = validation_metrics(model, dataset, self.forced_gate_weights, self.eval_batch_size, states)
         self.log({**metrics, "eval_seconds": time.perf_counter() - started})
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

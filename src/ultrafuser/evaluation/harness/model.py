@@ -44,7 +44,8 @@ class UltraFuserLM(HFLM):
 
     `pretrained` is a folder (fused, gate-only, or any causal LM as a single specialist), a .gguf file, a Hub id (with
     `revision`), or an `UltraFuserForCausalLM` in memory, which needs `tokenizer`. `only` lets one specialist answer
-    alone; `specialist_paths` maps names to folders, for a gate-only model; `tokenise_apart` treats conversations as
+    alone; `specialist_paths` maps names to folders, for a gate-only model; `quantise` keeps weights as int8 or int4;
+    `tokenise_apart` treats conversations as
     if templates differed, to compare one specialist with several on equal terms. The rest as for `hf`: tokenizer,
     dtype, device (left out: the fastest there is), batch_size, max_length, truncation, add_bos_token, ...
     Raises ValueError for options that do not exist or have no meaning here.
@@ -56,19 +57,20 @@ class UltraFuserLM(HFLM):
         *,
         only: str | None = None,
         specialist_paths: Mapping[str, str] | None = None,
+        quantise: str | None = None,
         tokenise_apart: bool = False,
         **options: Any,
     ) -> None:
         _check_options(options)
-        self._only, self._specialist_paths = only, specialist_paths
+        self._only, self._specialist_paths, self._quantise = only, specialist_paths, quantise
         self._place: Place | None = None
         if not isinstance(pretrained, UltraFuserForCausalLM):
             self._place = locate(str(pretrained), options.get("revision"), only)
             pretrained = self._place.origin.hub_id or str(self._place.origin.path)
             options["device"] = choose_device(options.get("device"))
-        elif options.get("tokenizer") is None or only is not None or specialist_paths is not None:
+        elif options.get("tokenizer") is None or any(one is not None for one in (only, specialist_paths, quantise)):
             raise ValueError(
-                "pretrained: a model in memory goes with tokenizer=..., and without only, specialist_paths"
+                "pretrained: a model in memory goes with tokenizer=..., and without only, specialist_paths, quantise"
             )
         super().__init__(pretrained, **options)
         self.model.to(self.device)
@@ -100,7 +102,11 @@ class UltraFuserLM(HFLM):
     def _create_model(self, pretrained: str, *, dtype: Any = "auto", **options: Any) -> None:
         assert self._place is not None
         self._model = open_model(
-            self._place, only=self._only, dtype=get_dtype(dtype), specialist_paths=self._specialist_paths
+            self._place,
+            only=self._only,
+            dtype=None if dtype in (None, "auto") else get_dtype(dtype),
+            specialist_paths=self._specialist_paths,
+            quantise=self._quantise,
         )
         self._config = self._model.config
 
@@ -229,7 +235,7 @@ class UltraFuserLM(HFLM):
 
 def _check_options(options: Mapping[str, Any]) -> None:
     theirs = [name for name in inspect.signature(HFLM.__init__).parameters if name not in ("self", "kwargs")]
-    known = ["only", "specialist_paths", "tokenise_apart", *theirs]
+    known = ["only", "specialist_paths", "quantise", "tokenise_apart", *theirs]
     for name, value in options.items():
         if name not in known:
             choices = ", ".join(sorted(set(known) - set(NOT_OURS)))

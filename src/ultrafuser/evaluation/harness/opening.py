@@ -52,22 +52,28 @@ def open_model(
     only: str | None = None,
     dtype: torch.dtype | str | None = None,
     specialist_paths: Mapping[str, str] | None = None,
+    quantise: str | None = None,
 ) -> UltraFuserForCausalLM:
     """The model at `place`; with `only`, that specialist alone, as a fused model of one.
 
     A plain causal LM keeps every row of its head and its own generation defaults, so that it scores as it would
-    without us. `specialist_paths` say where a gate-only model finds its specialists.
+    without us. `specialist_paths` say where a gate-only model finds its specialists; `quantise` is int8 or int4.
     """
     if not place.fused:
         if specialist_paths:
             raise ValueError(f"specialist_paths: {str(place.origin.path)!r} is no fused model, so it has none to find")
-        return _single(place, dtype)
-    model = UltraFuserForCausalLM.from_pretrained(place.origin.folder, dtype=dtype, specialist_paths=specialist_paths)
+        return _single(place, dtype, quantise)
+    model = UltraFuserForCausalLM.from_pretrained(
+        place.origin.folder,
+        dtype=dtype,
+        specialist_paths=specialist_paths,
+        quantisation=None if quantise is None else dict.fromkeys(place.names, quantise),
+    )
     return model if only is None or len(place.names) == 1 else only_specialist(model, only)
 
 
-def _single(place: Place, dtype: torch.dtype | str | None) -> UltraFuserForCausalLM:
-    specialist = open_specialist(place.origin.path, dtype=dtype, field=FIELD)
+def _single(place: Place, dtype: torch.dtype | str | None, quantise: str | None) -> UltraFuserForCausalLM:
+    specialist = open_specialist(place.origin.path, dtype=dtype, field=FIELD, quantisation=quantise)
     (name,) = place.names
     model = UltraFuserForCausalLM.from_specialists({name: specialist}, vocab_size=_rows(specialist))
     if place.origin.file is not None:
