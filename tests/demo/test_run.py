@@ -197,7 +197,7 @@ def test_a_users_mistake_in_a_worker_is_one_clear_error(sources, tmp_path) -> No
 
 def test_two_runs_in_one_folder_are_refused(sources, tmp_path, monkeypatch) -> None:
     fcntl = pytest.importorskip("fcntl")
-    monkeypatch.setattr("ultrafuser.demo.run.LOCK_WAIT", 0.3)
+    monkeypatch.setattr("ultrafuser.workers.LOCK_WAIT", 0.3)
     folder = tmp_path / "run"
     open_folder(folder, MICRO_PLAN, sources, overwrite=False)
     with (folder / ".lock").open("w") as other:

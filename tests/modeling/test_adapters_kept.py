@@ -275,3 +275,18 @@ def _wide(tmp_path):
     file = folder / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"intermediate_size": 96}))
     return folder
+
+
+def test_a_quantised_base_is_one_for_all_its_adapters(parts, tmp_path):
+    pytest.importorskip("torchao")
+    plain = fuse(parts, "math", "code", "text")
+    model = fuse(parts, "math", "code", "text", quantisation={"code": "int8"})
+    assert [entry["quantisation"] for entry in model.config.sources] == ["int8"] * 3
+    difference = (logits(model) - logits(plain)).abs().max()
+    assert 0 < difference < 0.1 * logits(plain).abs().max()
+    model.save_pretrained(tmp_path / "gate", gate_only=True)
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "gate")), logits(model))
+    with pytest.raises(
+        ValueError, match=r"specialists.math.quantisation: math int8, code int4, but they share one base"
+    ):
+        fuse(parts, "math", "code", quantisation={"code": "int4", "math": "int8"}, dtype="bfloat16")

@@ -16,6 +16,7 @@ from ultrafuser.cli import (
     eval_verbs,
     lm_eval_verb,
     recipe_verbs,
+    reproduce_verb,
     set_verbs,
     specialise_verb,
     talk_verbs,
@@ -36,6 +37,7 @@ VERB_MODULES = (
     eval_verbs,
     lm_eval_verb,
     set_verbs,
+    reproduce_verb,
     zoo_verbs,
 )  # in the order of --help
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException; its module depends on typer's version

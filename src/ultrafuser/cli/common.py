@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ultrafuser.files import finite, write_whole
+from ultrafuser.zoo import resolve_data, resolve_source
 
 __all__ = [
     "DeviceOption",
@@ -88,9 +89,6 @@ SpecialistPathOption = Annotated[
     typer.Option("--specialist-path", metavar="NAME=FOLDER", help="Where a gate-only model finds a specialist."),
 ]
 
-ZOO_PREFIX = "zoo:"
-SAMPLE_PREFIX = "zoo-sample:"
-
 
 def human_console(json_path: str | None) -> Console:
     """Where a verb prints for a person: standard output, or standard error when `--json -` takes standard output."""
@@ -139,21 +137,3 @@ def from_options(kind: type[Part], options: Mapping[str, str], **fields: Any) ->
         problems = RecipeError.from_validation(error).problems
         named = (options.get(p.field, "--" + p.field.replace("_", "-")) + f": {p.message}" for p in problems)
         raise ValueError("; ".join(named)) from None
-
-
-def resolve_source(source: str) -> str:
-    """The folder of a shipped model for "zoo:text"; anything else (folder, Hub id) as it is."""
-    if not source.startswith(ZOO_PREFIX):
-        return source
-    from ultrafuser import zoo
-
-    return str(zoo.path(source.removeprefix(ZOO_PREFIX)))
-
-
-def resolve_data(source: str) -> str:
-    """The file of a shipped sample for "zoo-sample:text/train"; anything else (file, folder, Hub id) as it is."""
-    if not source.startswith(SAMPLE_PREFIX):
-        return source
-    from ultrafuser import zoo
-
-    return str(zoo.sample_path(source.removeprefix(SAMPLE_PREFIX)))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
 from typing import Any
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax.saxutils import escape
 
 from ultrafuser.analysis.colours import colour
+from ultrafuser.analysis.svg import INK, draw
 from ultrafuser.demo.results import Curve, Item
 
-INK = "#13579b"  # stands for the page's text colour in matplotlib's output, replaced by currentColor
 CURVE_COLOURS = {"stage1": "#8c8c8c", "stage2": "#c2255c", "uniform_stage2": "#7048e8", "further_tuned": "#0c8599"}
 CURVE_LABELS = {  # the legend is the page's own text
     "stage1": "fused, stage 1 (gate only)",
@@ -24,24 +22,9 @@ HEAT_WIDTH, HEAT_ROW, HEAT_LEFT, HEAT_GAP = 1040, 34, 84, 14
 
 def loss_curves(curves: Sequence[Curve], *, width: float = 8.6, height: float = 3.5) -> str:
     """Training loss per step (thin: as it was; thick: running mean) and validation loss (dots) as one inline SVG."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    style = {
-        "svg.hashsalt": "ultrafuser",
-        "svg.fonttype": "none",
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
-    }
-    with rc_context(style):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        figure.patch.set_alpha(0)
-        axes = figure.add_subplot()
-        axes.patch.set_alpha(0)
+    def fill(axes: Any) -> None:
         first_stage = next((curve.steps[-1] for curve in curves if curve.name == "stage1" and curve.steps), 0)
         for curve in curves:
             _draw(axes, curve, offset=0 if curve.name == "stage1" else first_stage)
@@ -51,9 +34,8 @@ def loss_curves(curves: Sequence[Curve], *, width: float = 8.6, height: float = 
         axes.set_ylabel("loss, nats per response token")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y", linewidth=0.4, alpha=0.25, color=INK)
-        buffer = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
-    return _inline(buffer.getvalue(), "Loss curves of the four trainings")
+
+    return draw(fill, "Loss curves of the four trainings", width=width, height=height)
 
 
 def _draw(axes: Any, curve: Curve, offset: int) -> None:
@@ -73,15 +55,6 @@ def running_mean(values: Sequence[float], share: float = 0.06) -> list[float]:
     return [
         sum(window) / len(window) for window in (values[max(0, i - reach) : i + reach + 1] for i in range(len(values)))
     ]
-
-
-def _inline(svg: str, title: str) -> str:
-    svg = svg[svg.index("<svg") :]
-    for size in ("width", "height"):
-        svg = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", svg, count=1)
-    svg = svg.replace("<svg", f'<svg role="img" aria-label={quoteattr(title)}', 1)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    return svg.replace(INK, "currentColor")
 
 
 def heat_map(items: Sequence[Item], names: Sequence[str]) -> str:

@@ -168,8 +168,8 @@ def _train(
     after_stage: Callable[[StageConfig, Any], None] | None = None,
 ) -> list[Curve]:
     """Run the stages; `phases` says what each is called in the demo. One curve per stage."""
-    from ultrafuser.demo.callback import StepReport
     from ultrafuser.training import run_stages
+    from ultrafuser.training.step_report import StepReport
 
     names = model.config.specialist_names
     order = [phases[stage.name] for stage in stages]

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ from ultrafuser.demo.plan import JOB_FILE, DemoPlan, DemoSources, open_folder, r
 from ultrafuser.demo.report import write_report
 from ultrafuser.demo.results import DemoDetails, DemoResult
 from ultrafuser.files import write_whole
+from ultrafuser.workers import held
 
 RESULT_FILE, DETAILS_FILE, REPORT_FILE = "result.json", "details.json", "report.html"
-LOCK_WAIT = 15.0  # seconds that a killed run's workers may take to be gone
 MAX_THREADS = 8
 
 
@@ -57,7 +57,8 @@ def run_demo(
     `in_process` does all parts here, one after the other. Raises ValueError when the folder holds anything else.
     """
     open_folder(folder, plan, sources, overwrite=overwrite)
-    with _locked(folder) as lock:
+    taken = f"--output: another demo is running in {folder}; wait or use another"
+    with held(folder / ".lock", taken) as lock:
         if (folder / RESULT_FILE).is_file():
             return (*load_result(folder), True)
         clock = _Clock(folder / "work" / "seconds.json", on_progress or (lambda progress: None))
@@ -175,27 +176,3 @@ def _follow(events: queue.Queue, running: int, clock: _Clock, folder: Path) -> N
             error = event["error"]
         else:
             clock.report(event["phase"], event["done"], event["total"], event["loss"], lane)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[int | None]:
-    """Only one run in a folder at a time."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield None
-        return
-    file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        end = time.monotonic() + LOCK_WAIT
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise ValueError(f"--output: another demo is running in {folder}; wait or use another") from None
-                time.sleep(0.2)
-        yield file
-    finally:
-        os.close(file)

@@ -7,7 +7,6 @@ when whoever started it is gone, so that a killed demo leaves nothing running.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 import time
@@ -15,13 +14,14 @@ from pathlib import Path
 from typing import IO
 
 from ultrafuser.demo.plan import JOB_FILE, DemoPlan, DemoSources
+from ultrafuser.workers import end_with_parent, take_stdout
 
 
 def main(argv: list[str]) -> None:
     """Do the named parts of the run in the folder."""
     folder, names = Path(argv[0]), argv[1:]
-    lines = _take_stdout(folder / "work" / f"{names[0]}.log")
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    lines = take_stdout(folder / "work" / f"{names[0]}.log")
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
     from ultrafuser.demo.parts import Context, run_part
 
@@ -59,25 +59,6 @@ class _Reporter:
 def _say(lines: IO[str], entry: dict) -> None:
     lines.write(json.dumps(entry) + "\n")
     lines.flush()
-
-
-def _take_stdout(log: Path) -> IO[str]:
-    """Keep standard output for progress lines; whatever libraries print goes to the log."""
-    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    os.close(file)
-    return lines
-
-
-def _end_with_parent() -> None:
-    while os.read(
-        0, 1
-    ):  # ends when the other end is closed, however the parent ended; unbuffered, so that exit is free
-        pass
-    os._exit(1)
 
 
 def _use_threads(count: int) -> None:

@@ -8,7 +8,20 @@ BASE = "base"
 SPECIALISTS = ("text", "code", "math")
 MODELS = Path(__file__).parent / "models"
 
-__all__ = ["BASE", "MODELS", "SPECIALISTS", "card", "names", "path", "sample_path", "summary"]
+MODEL_PREFIX, SAMPLE_PREFIX = "zoo:", "zoo-sample:"
+
+__all__ = [
+    "BASE",
+    "MODELS",
+    "SPECIALISTS",
+    "card",
+    "names",
+    "path",
+    "resolve_data",
+    "resolve_source",
+    "sample_path",
+    "summary",
+]
 
 
 def names() -> tuple[str, ...]:
@@ -55,3 +68,13 @@ def sample_path(name: str) -> Path:
 
     domain, _, part = name.partition("/")
     return sample.path(domain, part)
+
+
+def resolve_source(source: str) -> str:
+    """The folder of a shipped model for "zoo:text"; anything else (folder, Hub id) as it is."""
+    return str(path(source.removeprefix(MODEL_PREFIX))) if source.startswith(MODEL_PREFIX) else source
+
+
+def resolve_data(source: str) -> str:
+    """The file of a shipped sample for "zoo-sample:text/train"; anything else (file, folder, Hub id) as it is."""
+    return str(sample_path(source.removeprefix(SAMPLE_PREFIX))) if source.startswith(SAMPLE_PREFIX) else source

@@ -1,4 +1,4 @@
-"""Tells the demo how far a training is, from inside the Trainer."""
+"""Tells whoever asked how far a training is, from inside the Trainer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from transformers import TrainerCallback
+
+__all__ = ["StepReport"]
 
 
 class StepReport(TrainerCallback):
