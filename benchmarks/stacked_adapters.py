@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -142,11 +141,12 @@ def _in_process(options: argparse.Namespace, what: str) -> float:
 
 
 def _peak(options: argparse.Namespace) -> float:
-    """Largest resident size of this process in MB, libraries included."""
+    """Largest resident size of this process in MB, libraries included (not ru_maxrss: it begins at the parent's)."""
     kind, variant = options.peak.split()
     models = _open(options, variant)
     (_decoding(models, 1, options.tokens) if kind == "decode" else _training(models, options.examples))()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def _random(options: argparse.Namespace, folder: Path) -> tuple[Path, list[Path]]:

@@ -10,11 +10,12 @@ from tiny_runs import stage
 from ultrafuser.data import ResponseCollator
 from ultrafuser.modeling import UltraFuserForCausalLM
 from ultrafuser.recipe import StageConfig
-from ultrafuser.training import evaluate_response_loss, predictions, stored
+from ultrafuser.training import evaluate_response_loss, predictions, stored_fusion, stored_loss
 from ultrafuser.training.evaluation import evaluate_stored
 from ultrafuser.training.points import merge_tokens
 from ultrafuser.training.predictions import choose_kind, expected_bytes, store_predictions
-from ultrafuser.training.stored import StoredCollator, fused_from_states, store_states
+from ultrafuser.training.stored import StoredCollator, store_states
+from ultrafuser.training.stored_fusion import fused_from_states
 from ultrafuser.training.stored_loss import Points, points_loss
 
 KINDS = {"labels": "probabilities", "logits": "logits", "points": "logits"}
@@ -46,9 +47,9 @@ def no_head(monkeypatch):
     return forbid
 
 
-def gate_gradient(model, token_loss):
+def gate_gradient(model, total):
     model.gate.zero_grad()
-    token_loss.sum().backward()
+    total.backward()
     return torch.cat([parameter.grad.flatten() for parameter in model.gate.parameters()])
 
 
@@ -69,14 +70,29 @@ def test_a_batch_has_the_loss_and_gradient_of_the_online_path(
         specialist.requires_grad_(False)
     states = from_disk(model, kind)
     online = model(**ResponseCollator(0)([train_data[i] for i in BATCH]))
-    expected = gate_gradient(model, online.token_loss)
+    expected = gate_gradient(model, online.token_loss.sum())
     batch = StoredCollator(states)([states[i] for i in BATCH])
     no_head(model)
     offline = fused_from_states(model, batch["hidden"], batch["labels"], batch["known"])
     assert torch.allclose(offline.token_loss, online.token_loss, atol=1e-5, rtol=1e-6)
     assert torch.allclose(offline.gate_weights, online.gate_weights, atol=1e-6)
-    assert torch.allclose(gate_gradient(model, offline.token_loss), expected, atol=1e-4, rtol=1e-4)
+    assert torch.allclose(gate_gradient(model, offline.total), expected, atol=1e-4, rtol=1e-4)
     assert offline.bound <= 1e-5
+
+
+@pytest.mark.parametrize("top_k", [None, 2])
+def test_the_step_in_parts_equals_the_plain_way(fused_model, train_data, from_disk, monkeypatch, top_k):
+    fused_model.config.fusion["top_k"] = top_k
+    states = from_disk(fused_model, "logits")
+    batch = StoredCollator(states)([states[i] for i in BATCH])
+    monkeypatch.setattr(stored_loss, "PIECE", 5 * fused_model.config.vocab_size)
+    quick = fused_from_states(fused_model, batch["hidden"], batch["labels"], batch["known"])
+    gradient = gate_gradient(fused_model, 0.5 * quick.total)
+    monkeypatch.setattr(stored_fusion, "serves", lambda *_: False)
+    plain = fused_from_states(fused_model, batch["hidden"], batch["labels"], batch["known"])
+    assert torch.allclose(quick.token_loss, plain.token_loss, atol=1e-6)
+    assert torch.allclose(quick.gate_weights, plain.gate_weights, atol=1e-6)
+    assert torch.allclose(2 * gradient, gate_gradient(fused_model, plain.total), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -218,4 +234,4 @@ def test_a_batch_without_predictions_asks_the_heads(fused_model, train_data, tmp
     states = store_states(fused_model, train_data, tmp_path)
     batch = StoredCollator(states)([states[i] for i in BATCH])
     assert batch["known"] is None
-    assert stored.fused_from_states(fused_model, batch["hidden"], batch["labels"]).bound == 0
+    assert fused_from_states(fused_model, batch["hidden"], batch["labels"]).bound == 0

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from ultrafuser.modeling import UltraFuserForCausalLM
 from ultrafuser.recipe import StageConfig
 from ultrafuser.training import evaluate_response_loss, stored
 from ultrafuser.training.evaluation import evaluate_stored
-from ultrafuser.training.stored import StoredCollator, bytes_needed, fused_from_states, states_key, store_states
+from ultrafuser.training.stored import StoredCollator, bytes_needed, states_key, store_states
+from ultrafuser.training.stored_fusion import fused_from_states
 
 
 def with_stored(given, form="exact"):
@@ -44,7 +46,7 @@ def test_a_batch_has_the_loss_gradient_and_weights_of_the_online_path(fused_mode
     fused_model.gate.zero_grad()
     batch = StoredCollator(states)([states[i] for i in indices])
     offline = fused_from_states(fused_model, batch["hidden"], batch["labels"])
-    offline.token_loss.sum().backward()
+    offline.total.backward()
     assert torch.allclose(offline.token_loss, online.token_loss, atol=1e-5)
     assert torch.allclose(offline.gate_weights, online.gate_weights, atol=1e-6)
     for mine, parameter in zip(gradients, fused_model.gate.parameters(), strict=True):
@@ -111,6 +113,15 @@ def test_the_key_follows_data_specialists_and_format_but_not_the_gate(fused_mode
     assert len(others - {key}) == 3
 
 
+def test_the_key_follows_an_adapters_scaling(fused_model, train_data):
+    key = states_key(fused_model, train_data)
+    row = SimpleNamespace(layers={"model.layers.0.mlp.up_proj": (4, 2.0)})
+    object.__setattr__(fused_model.specialist(0), "row", row)
+    scaled = states_key(fused_model, train_data)
+    row.layers = {"model.layers.0.mlp.up_proj": (4, 1.0)}
+    assert len({key, scaled, states_key(fused_model, train_data)}) == 3
+
+
 def test_sixteen_bits_take_half_the_space_and_learn_nearly_the_same(fused_model, train_data, run, tmp_path):
     exact, half = (bytes_needed(fused_model, train_data, form) for form in ("exact", "bfloat16"))
     assert exact == 2 * half == sum(train_data.response_tokens().values()) * sum(fused_model.config.hidden_sizes) * 4
@@ -167,6 +178,10 @@ def test_a_disk_that_is_too_small_is_said_before_anything_runs(
 def test_stored_states_are_for_the_gate_stage(fused_model, run, monkeypatch):
     with pytest.raises(ValueError, match=r"stored_states: 'exact' given, but train: all changes the specialists"):
         stage("all", stored_states="exact")
+    monkeypatch.setattr(type(fused_model.config), "vocabularies", [9, 8, 7], raising=False)
+    with pytest.raises(ValueError, match=r"stages\.gate\.stored_states: the specialists' tokenizers differ"):
+        run(fused_model, with_stored(stage("gate")))
+    monkeypatch.undo()
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match=r"stages\.gate\.stored_states: learns in one process, 2 were started"):
         run(fused_model, with_stored(stage("gate")))

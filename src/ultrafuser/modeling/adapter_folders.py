@@ -26,13 +26,13 @@ PREFIX = "base_model.model."  # of every name in PEFT's file
 
 @dataclass
 class Found:
-    """The adapters among the sources. `complete` are the models to open: {name: (source, revision, field)}.
+    """The adapters among the sources. `complete` are the models to open: {name: (place or model, field)}.
 
     A base that is no specialist itself stands there under the name of the first adapter on it; `on` says for every
     adapter, and for every specialist that is a base, under which name its base is opened.
     """
 
-    complete: dict[str, tuple[Any, str | None, str]] = field(default_factory=dict)
+    complete: dict[str, tuple[Any, str]] = field(default_factory=dict)
     adapters: dict[str, tuple[AdapterFacts, Origin]] = field(default_factory=dict)
     on: dict[str, str] = field(default_factory=dict)
 
@@ -64,7 +64,8 @@ def find_adapters(
     places: dict[str, Any] = {}  # of the complete models
     labels: dict[Any, str] = {}  # name under which the model at a place is opened
     for name, source in sources.items():
-        adapter = adapter_of(source, revisions.get(name), f"specialists.{name}")
+        place = _place(source, revisions.get(name), f"specialists.{name}")
+        adapter = adapter_of(place, None, f"specialists.{name}")
         if adapter is not None:
             found.adapters[name] = adapter
             continue
@@ -73,20 +74,20 @@ def find_adapters(
                 f"specialists.{name}.base: {bases[name]!r} given, but its source is a complete model, not an adapter "
                 f"(no {CONFIG}); remove the base"
             )
-        found.complete[name] = (source, revisions.get(name), f"specialists.{name}")
-        places[name] = _place(source, revisions.get(name), f"specialists.{name}")
-        labels.setdefault(places[name], name)
+        found.complete[name] = (source if isinstance(source, PreTrainedModel) else place, f"specialists.{name}")
+        places[name] = place
+        labels.setdefault(place, name)
     for name, (facts, _) in found.adapters.items():
         where = f"specialists.{name}.base"
         base, revision = find_base(facts, bases.get(name), base_revisions.get(name), f"specialists.{name}")  # type: ignore[arg-type]
         place = _place(base, revision, where)
-        if isinstance(place, Path):
-            check_base(facts, place, where, hashes)
+        if isinstance(place, Origin):
+            check_base(facts, place.path, where, hashes)
         else:
             check_layers(_layers(facts), place, where)
         if place not in labels:
             labels[place] = name
-            found.complete[name] = (base, revision, where)
+            found.complete[name] = (base if isinstance(base, PreTrainedModel) else place, where)
         found.on[name] = labels[place]
     for name, place in places.items():
         if labels[place] in found.on.values():
@@ -98,18 +99,17 @@ def find_adapters(
 
 def adapter_of(source: Any, revision: str | None, field: str) -> tuple[AdapterFacts, Origin] | None:
     """The adapter that a source is, or None. Raises ValueError where it is one that cannot be stacked."""
-    if isinstance(source, PreTrainedModel):
+    origin = _place(source, revision, field)
+    if not isinstance(origin, Origin) or origin.file is not None or not is_adapter(origin.folder):
         return None
-    origin = resolve(source, revision, field)
-    return (read_adapter(origin.folder, field), origin) if origin.file is None and is_adapter(origin.folder) else None
+    return read_adapter(origin.folder, field), origin
 
 
 def _place(source: Any, revision: str | None, field: str) -> Any:
-    """What tells a complete model from others: where it lies, or the model itself where that is not known."""
-    if not isinstance(source, PreTrainedModel):
-        return resolve(source, revision, field).path
-    origin: Origin | None = getattr(source, "ultrafuser_origin", None)
-    return source if origin is None else origin.path
+    """What tells a model from others: where it lies, or the model itself where that is not known."""
+    if isinstance(source, PreTrainedModel):
+        return getattr(source, "ultrafuser_origin", None) or source
+    return source if isinstance(source, Origin) else resolve(source, revision, field)
 
 
 def check_base(facts: AdapterFacts, base: Path, where: str, hashes: dict[Path, str] | None = None) -> None:

@@ -49,12 +49,12 @@ def open_all(
     manner.check(sources)
     found = find_adapters(sources, revisions, bases or {}, base_revisions or {})
     opened: dict[str, PreTrainedModel] = {}
-    for name, (source, revision, field) in found.complete.items():
+    for name, (source, field) in found.complete.items():
         settings = manner.together([other for other in sources if found.on.get(other) == name], name)
         if isinstance(source, PreTrainedModel):
             opened[name] = _in_memory(source, field, **settings)
         else:
-            opened[name] = open_specialist(source, revision, field=field, **settings)
+            opened[name] = open_specialist(source, field=field, **settings)
         if any(opened[name] is other for key, other in opened.items() if key != name):
             raise ValueError(f"{field}: the same model object is given twice; open it twice, or copy it")
     for name, specialist in opened.items():

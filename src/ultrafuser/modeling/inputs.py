@@ -22,6 +22,17 @@ class Columns:
     attention_mask: torch.Tensor | None = None
     position_ids: torch.Tensor | None = None
 
+    def to(self, device: torch.device) -> "Columns":
+        """The same on another device; as they are where that is "meta": weights that Accelerate fetches at each use."""
+        if device.type == "meta" or device == self.input_ids.device:
+            return self
+        mask, positions = self.attention_mask, self.position_ids
+        return Columns(
+            self.input_ids.to(device),
+            None if mask is None else mask.to(device),
+            None if positions is None else positions.to(device),
+        )
+
 
 def own_columns(
     input_ids_BQ: torch.Tensor,

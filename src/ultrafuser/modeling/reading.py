@@ -28,7 +28,8 @@ def read_all(model: Any, views: Sequence[Columns], cache: SpecialistCache | None
 
 
 def read_module(module: Any, view: Columns, cache: Any) -> torch.Tensor:
-    """Last hidden states of one pass; no graph is kept where nothing in the module learns."""
+    """Last hidden states of one pass, where the module lies; no graph is kept where nothing in it learns."""
+    view = view.to(module.get_input_embeddings().weight.device)
     graph = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in module.parameters())
     with torch.set_grad_enabled(graph):
         output = module.base_model(

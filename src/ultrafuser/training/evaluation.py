@@ -18,7 +18,8 @@ from ultrafuser.data.collator import IGNORE
 from ultrafuser.modeling.gate import normalise
 from ultrafuser.modeling.inputs import forced_weights
 from ultrafuser.modeling.loss import response_loss
-from ultrafuser.training.stored import StoredCollator, StoredStates, fused_from_states
+from ultrafuser.training.stored import StoredCollator, StoredStates
+from ultrafuser.training.stored_fusion import fused_from_states
 
 __all__ = ["ExampleLoss", "ResponseLoss", "evaluate_many", "evaluate_response_loss", "evaluate_stored"]
 

@@ -177,5 +177,10 @@ def _check(
                 f"stages.{stage.name}.train: {stage.train!r} would train a gate that forced_gate_weights replaces; "
                 "train: specialists"
             )
+        if stage.stored_states is not None and getattr(model.config, "vocabularies", None):
+            raise ValueError(
+                f"stages.{stage.name}.stored_states: the specialists' tokenizers differ, and not every one takes part "
+                "in every position; remove stored_states"
+            )
         if stage.train == "gate" and model.n_specialists == 1:
             raise ValueError(f"stages.{stage.name}.train: a gate over one specialist has nothing to learn")

@@ -10,11 +10,10 @@ specialists.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,27 +23,20 @@ import torch
 from ultrafuser import files
 from ultrafuser.data import Example, ResponseCollator, ResponseDataset
 from ultrafuser.data.collator import IGNORE
-from ultrafuser.modeling.gate import normalise
-from ultrafuser.modeling.inputs import check_labels, spread
-from ultrafuser.modeling.loss import CHUNK_BYTES, mixed_label_loss, response_loss
-from ultrafuser.modeling.quantisation import stored_parts
 from ultrafuser.training.predictions import Predictions
-from ultrafuser.training.stored_loss import Points, dense_loss, points_loss
+from ultrafuser.training.stored_key import states_key
 
 __all__ = [
     "StageStates",
     "StoredCollator",
     "StoredStates",
     "bytes_needed",
-    "fused_from_states",
     "states_key",
     "store_states",
 ]
 
 STATES_FILE = "states.json"
 LOCK_FILE = ".lock"
-CPU_ROWS = 96  # positions whose logits are made at once on a CPU: small vocabularies then stay in its caches
-LOSS_BOUND = 1e-5  # nats; positions whose loss is not known as closely are left to the heads
 WINDOW = 8  # batches between two notes of what is done; within a window batches hold examples of like length
 FORMATS: dict[str, torch.dtype | None] = {"exact": None, "bfloat16": torch.bfloat16}  # None: the specialist's own
 Progress = Callable[[int, int], None]
@@ -132,14 +124,6 @@ class StageStates(NamedTuple):
         return {"predictions": kind, "gigabytes": sum(s.size() for s in found) / 1e9, "loss_bound": loss_bound}
 
 
-class Fused(NamedTuple):
-    """Token losses (B, R) in nats and gate weights (B, R, N), zero at padding; a bound on the error of the losses."""
-
-    token_loss: torch.Tensor
-    gate_weights: torch.Tensor
-    bound: float
-
-
 class StoredCollator:
     """(index, Example) pairs to a batch for `fused_from_states`.
 
@@ -162,50 +146,6 @@ class StoredCollator:
             "labels": torch.from_numpy(labels_BR),
             "category": torch.tensor([example.category for _, example in pairs]),
         }
-
-
-def fused_from_states(
-    model: Any, hidden_MD: Sequence[torch.Tensor], labels_BR: torch.Tensor, known: Mapping[str, Any] | None = None
-) -> Fused:
-    """What the training form of the model's `forward` gives, without running the specialists' bodies.
-
-    Their heads run where nothing is `known` of their predictions, and at positions whose loss is not known to within
-    LOSS_BOUND. Raises ValueError where a label is no token of the fused vocabulary.
-    """
-    keep_BR, vocabulary = labels_BR != IGNORE, model.config.vocab_size
-    labels_M = labels_BR[keep_BR]
-    check_labels(labels_M, vocabulary)
-    with torch.autocast(device_type=labels_BR.device.type, enabled=False):
-        weights_MN = normalise(model.gate(hidden_MD), model.config.fusion["top_k"])
-    loss_M, bound = _loss(model, weights_MN, hidden_MD, labels_M, known or {})
-    return Fused(spread(loss_M, keep_BR), spread(weights_MN, keep_BR), bound)
-
-
-def _loss(
-    model: Any,
-    weights_MN: torch.Tensor,
-    hidden_MD: Sequence[torch.Tensor],
-    labels_M: torch.Tensor,
-    known: Mapping[str, Any],
-) -> tuple[torch.Tensor, float]:
-    """Loss (M,) and a bound on the error of each, by what is known."""
-    if "values" in known:
-        loss_M, bound_M = points_loss(weights_MN, Points(**known))
-        unsure_M = ~(bound_M <= LOSS_BOUND)
-        if bool(unsure_M.any()):
-            hidden = [states[unsure_M] for states in hidden_MD]
-            exact = _loss(model, weights_MN[unsure_M], hidden, labels_M[unsure_M], {})[0]
-            loss_M = loss_M.masked_scatter(unsure_M, exact)
-        return loss_M, float(bound_M.masked_fill(unsure_M, 0).max()) if len(bound_M) else 0.0
-    if "pieces" in known:
-        return dense_loss(weights_MN, known["pieces"], labels_M), 0.0
-    if "own" in known:
-        return mixed_label_loss(weights_MN, known["own"]), 0.0
-    heads = model.heads
-    hidden_MD = [states.to(s.dtype) for states, s in zip(hidden_MD, model.specialists, strict=True)]
-    few = CPU_ROWS * 4 * heads[0].vocab_size * len(heads)
-    chunk = min(CHUNK_BYTES, few) if labels_M.device.type == "cpu" else CHUNK_BYTES
-    return response_loss(weights_MN, hidden_MD, heads, model.config.fusion["rule"], labels_M, chunk), 0.0
 
 
 def store_states(
@@ -251,22 +191,6 @@ def bytes_needed(model: Any, dataset: ResponseDataset, form: str = "exact") -> i
     formats = [FORMATS[form] or specialist.dtype for specialist in model.specialists]
     row = sum(size * dtype.itemsize for size, dtype in zip(model.config.hidden_sizes, formats, strict=True))
     return int(offsets(dataset)[-1]) * row
-
-
-def states_key(model: Any, dataset: ResponseDataset, form: str = "exact") -> str:
-    """sha256 over every id of the data as each specialist reads it, every weight of the specialists, and the format.
-
-    The gate has no part in it: gates and seeds share the states.
-    """
-    digest = hashlib.sha256(f"{form} {dataset.content_hash()}".encode())
-    for specialist in model.specialists:
-        settings = {k: v for k, v in specialist.config.to_dict().items() if k not in ("_name_or_path", "use_cache")}
-        digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-        for name, tensor in (*specialist.named_parameters(), *specialist.named_buffers()):
-            for part in stored_parts(tensor.detach()):
-                digest.update(f"{name} {tuple(part.shape)} {part.dtype}".encode())
-                digest.update(part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _array_file(folder: Path, j: int) -> Path:

@@ -10,16 +10,16 @@ d_j under the fused distribution less d_j(y), up to a constant over j that the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-__all__ = ["Points", "dense_loss", "points_loss"]
+__all__ = ["Points", "dense_loss", "dense_rows", "parts", "points_loss"]
 
-PIECE = 196_608  # logits held at once: they and their softmax then stay in a processor's cache
+PIECE = 262_144  # logits held at once: they and their softmax then stay in a processor's cache
 FEW_POINTS = 65_536  # points read at once
 LEAST = 1e-30  # a probability below is taken from log_softmax: its own logarithm would be rough
 
@@ -78,16 +78,24 @@ def _dense(
     """Loss (M,) and slope (M, N), a few rows at a time."""
     loss_M, slope_MN, at = torch.empty_like(weights_MN[:, 0]), torch.zeros_like(weights_MN), 0
     for piece in pieces:
-        rows = max(1, PIECE // piece[0].shape[1])
-        for start in range(0, piece[0].shape[0], rows):
-            cut = [values[start : start + rows] for values in piece]
+        for rows in parts(piece[0]):
+            cut = [values[rows] for values in piece]
             here = slice(at, at + cut[0].shape[0])
             at = here.stop
-            _dense_rows(weights_MN[here], cut, labels_M[here, None], loss_M[here], slope_MN[here])
+            dense_rows(weights_MN[here], cut, labels_M[here, None], loss_M[here], slope_MN[here])
     return loss_M, slope_MN
 
 
-def _dense_rows(
+def parts(values_RV: torch.Tensor) -> Iterator[slice]:
+    """Rows of logits in parts of like size that stay in a processor's cache."""
+    length = values_RV.shape[0]
+    most = max(1, PIECE // values_RV.shape[1])
+    rows = max(1, -(-length // -(-length // most))) if length else 1
+    for start in range(0, length, rows):
+        yield slice(start, min(start + rows, length))
+
+
+def dense_rows(
     weights_RN: torch.Tensor,
     values_NRV: Sequence[torch.Tensor],
     labels_R1: torch.Tensor,
@@ -95,9 +103,9 @@ def _dense_rows(
     slope_RN: torch.Tensor,
 ) -> None:
     """Fill in loss (R,) and slope (R, N)."""
-    fused_RV = values_NRV[0]
-    for j in range(1, len(values_NRV)):
-        fused_RV = torch.addcmul(fused_RV, values_NRV[j], weights_RN[:, j : j + 1])
+    fused_RV = torch.addcmul(values_NRV[0], values_NRV[1], weights_RN[:, 1:2])
+    for j in range(2, len(values_NRV)):
+        fused_RV.addcmul_(values_NRV[j], weights_RN[:, j : j + 1])
     probabilities_RV = fused_RV.softmax(-1)
     label_R = probabilities_RV.gather(-1, labels_R1).squeeze(-1)
     loss_R.copy_(-label_R.log())

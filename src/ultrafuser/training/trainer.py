@@ -22,7 +22,8 @@ from ultrafuser.recipe import StageConfig
 from ultrafuser.training.evaluation import evaluate_response_loss, evaluate_stored
 from ultrafuser.training.health import GateHealth
 from ultrafuser.training.parameters import load_weights, save_weights, trainable_state
-from ultrafuser.training.stored import StageStates, StoredCollator, StoredStates, fused_from_states
+from ultrafuser.training.stored import StageStates, StoredCollator, StoredStates
+from ultrafuser.training.stored_fusion import fused_from_states
 from ultrafuser.training.work import (
     BEST,
     BEST_FILE,
@@ -125,13 +126,14 @@ class FuserTrainer(Trainer):
         outputs: Any
         if self.stored is not None:
             outputs = fused_from_states(self.fused, batch["hidden"], batch["labels"], batch["known"])
-            self.loss_bound = max(self.loss_bound, outputs.bound)
+            self.loss_bound, total = max(self.loss_bound, outputs.bound), outputs.total
         else:
             outputs = model(**batch, gate_weights=self.forced_gate_weights)
+            total = outputs.token_loss.sum()
         self.health.add(category_B, batch["labels"], outputs.token_loss, outputs.gate_weights)
         assert num_items_in_batch is not None
         # Gradients are averaged over processes, the divisor is the sum over them.
-        loss = outputs.token_loss.sum() / num_items_in_batch * self.accelerator.num_processes
+        loss = total / num_items_in_batch * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
