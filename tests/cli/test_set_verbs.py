@@ -117,6 +117,35 @@ def test_tokenizer_of_equal_size_but_other_tokens_is_refused(run, pair, speciali
     assert "vocabulary differs" in result.stderr
 
 
+def test_an_adapter_joins_the_base_that_is_there(run, pair, specialist_folders, make_adapter, tmp_path):
+    base = shutil.copytree(specialist_folders["text"], tmp_path / "base")
+    adapter = make_adapter(tmp_path / "adapter", base, 1)
+    added = run("add", pair, "math", adapter, "--template", "plain", "--output", tmp_path / "trio")
+    assert added.exit_code == 0, added.output
+    names, spoken = tokens(run, tmp_path / "trio", tmp_path, "--only", "math")
+    assert names == ["text", "code", "math"]
+    shutil.rmtree(base)  # the fused model holds it
+    again = run("add", pair, "math", adapter, "--template", "plain", "--output", tmp_path / "again")
+    assert again.exit_code == 0, again.output
+    assert tokens(run, tmp_path / "again", tmp_path, "--only", "math") == (names, spoken)
+
+
+def test_an_adapter_that_does_not_fit_is_refused(run, pair, specialist_folders, make_adapter, tmp_path):
+    adapter = make_adapter(tmp_path / "adapter", specialist_folders["text"], 1)
+
+    def refused(*args):
+        result = run("add", pair, "math", *args, "--output", tmp_path / "out")
+        assert result.exit_code == 2, result.output
+        return result.stderr
+
+    other = refused(adapter, "--base", specialist_folders["code"])
+    assert "was trained on another base: it records the hash" in other
+    assert "--base: the base 'none': the folder none does not exist" in refused(adapter, "--base", "none")
+    assert "--base-revision: 'main' given without a base" in refused(adapter, "--base-revision", "main")
+    complete = refused(specialist_folders["math"], "--base", specialist_folders["text"])
+    assert "--base: is a complete model, not an adapter, so that it has no base; remove `base`" in complete
+
+
 def test_last_specialist_stays(run, pair, tmp_path):
     run("remove", pair, "code", "--output", tmp_path / "one")
     result = run("remove", tmp_path / "one", "text", "--output", tmp_path / "none")

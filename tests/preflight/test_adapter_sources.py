@@ -90,17 +90,17 @@ def test_the_base_is_counted_once(make: Any) -> None:
 def test_quantised_weights_are_counted_smaller(make: Any) -> None:
     recipe = make(**{name: {"quantisation": "int8"} for name in ("text", "math", "code")})
     (code,) = [one for one in facts_of(recipe) if one.name == "code"]
-    plain = held_bytes(make(), code)
-    packed = held_bytes(recipe, code)
+    plain = held_bytes(make(), [code])
+    packed = held_bytes(recipe, [code])
     assert plain is not None
     assert packed is not None
     assert plain - packed == pytest.approx(code.linear * (4 - 1.02), abs=1)
 
 
 def test_one_copy_has_one_format_and_one_place(make: Any) -> None:
-    found = errors(check(make(math={"quantisation": "int4"}, code={"dtype": "bfloat16"})))
-    assert [line.split(": ")[0] for line in found] == ["specialists.code.dtype", "specialists.math.quantisation"]
-    assert "int4, but text has none and both share one copy of" in found[1]
+    found = errors(check(make(text={"quantisation": "int8"}, math={"quantisation": "int4", "dtype": "bfloat16"})))
+    assert [line.split(": ")[0] for line in found] == ["specialists.math.dtype", "specialists.math.quantisation"]
+    assert "int4, but text has int8 and both share one copy of" in found[1]
 
 
 def test_another_base_is_named_by_its_hash(

@@ -112,13 +112,18 @@ def test_killed_and_resumed_to_the_same_weights(specialist_folders, data, tmp_pa
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
-def test_mistakes_are_told_before_the_work(specialist_folders, data, tmp_path):
+def test_mistakes_are_told_before_the_work(specialist_folders, data, tmp_path, monkeypatch):
     base = specialist_folders["text"]
     with pytest.raises(ValueError, match=r"rank 0, .* the rank must be at least 1"):
         Adapter(rank=0)
-    with pytest.raises(ValueError, match=r"--targets: \['query'\] fits no layer .* q_proj") as error:
-        train(base, data, tmp_path / "a", adapter=Adapter(targets=("query",)))
-    assert "norm" not in str(error.value)
+    with monkeypatch.context() as patch:
+        patch.setattr("ultrafuser.training.specialising.open_specialist", lambda *_, **__: pytest.fail("opened"))
+        with pytest.raises(ValueError, match=r"--targets: \['query'\] fits no layer .* q_proj") as error:
+            train(base, data, tmp_path / "a", adapter=Adapter(targets=("query",)))
+        assert "norm" not in str(error.value)
+        for ends in ("lm_head", "embed_tokens"):
+            with pytest.raises(ValueError, match=rf"--targets: '(model.)?{ends}' is embedding or head, .* q_proj"):
+                train(base, data, tmp_path / "a", adapter=Adapter(targets=("q_proj", ends)))
     with pytest.raises(ValueError, match=r"BASE: folder .* does not exist"):
         train(tmp_path / "none", data, tmp_path / "a")
     (tmp_path / "there").mkdir()

@@ -166,7 +166,9 @@ def _adapters(report: Report) -> Table | None:
         adapter = one["adapter"]
         scalings = " to ".join(f"{value:g}" for value in sorted({adapter["scalings"][0], adapter["scalings"][-1]}))
         rank, layers, weights = (f"{adapter[key]:,}" for key in ("rank", "layers", "parameters"))
-        table.add_row(name, one["base"], rank, scalings, layers, ", ".join(adapter["kinds"]), weights)
+        kinds = adapter["kinds"]
+        on = ", ".join(kinds) if len(kinds) <= 4 else f"{len(kinds)} kinds"
+        table.add_row(name, one["base"], rank, scalings, layers, on, weights)
     return table
 
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ultrafuser.adapter_files import CONFIG, NOTE, WEIGHTS, AdapterFacts, find_base, is_adapter, read_adapter
 from ultrafuser.files import write_json
-from ultrafuser.hashing import content_hash
+from ultrafuser.hashing import content_hash, remembered_hash
 from ultrafuser.modeling.adapted_linear import check_layers
 from ultrafuser.modeling.adapters import Adapter, Matrices, SharedSpecialist, share
 from ultrafuser.modeling.specialists import Origin, read_config, resolve
@@ -117,7 +117,7 @@ def check_base(facts: AdapterFacts, base: Path, where: str, hashes: dict[Path, s
     if facts.base_sha256 is not None:
         hashes = {} if hashes is None else hashes
         if base not in hashes:
-            hashes[base] = content_hash(base)
+            hashes[base] = remembered_hash(base)
         if hashes[base] != facts.base_sha256:
             raise ValueError(
                 f"{where}: the weights in {str(base)!r} have SHA-256 {hashes[base]}, but the adapter in "

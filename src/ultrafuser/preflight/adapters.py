@@ -127,7 +127,7 @@ def check_groups(recipe: Recipe, facts: Sequence[Facts], report: Report) -> None
         _one_copy(recipe, group, report)
         ranks = sorted({adapter.rank for adapter in adapters.values()})
         alone = [one.name for one in group if one.adapter is None]
-        size = held_bytes(recipe, group[0])
+        size = held_bytes(recipe, group)
         report.groups.append(
             {"base": base, "specialists": names, "adapters": list(adapters), "ranks": ranks, "base_bytes": size}
         )
@@ -142,21 +142,28 @@ def check_groups(recipe: Recipe, facts: Sequence[Facts], report: Report) -> None
 
 
 def _one_copy(recipe: Recipe, group: Sequence[Facts], report: Report) -> None:
-    """One copy has one number format, one device and one quantisation."""
-    kinds: dict[str, Callable[[Facts], str]] = {
-        "dtype": lambda one: number_format(recipe, one),
-        "device": lambda one: recipe.specialists[one.name].device or recipe.device,
-        "quantisation": lambda one: recipe.specialists[one.name].quantisation or "none",
-    }
-    for key, value in kinds.items():
-        first, others = group[0], [one for one in group[1:] if value(one) != value(group[0])]
-        for other in others:
-            report.add(
-                "error",
-                f"specialists.{other.name}.{key}",
-                f"{value(other)}, but {first.name} has {value(first)} and both share one copy of {first.base}",
-                "give both the same",
-            )
+    """One copy has one number format, one device and one quantisation: what one of the group is given holds for all."""
+    for one in group:
+        own = recipe.specialists[one.name].dtype
+        if one.adapter is not None and own is not None:
+            where = f"specialists.{one.name}.dtype"
+            report.add("error", where, f"{own}, but an adapter has its base's number format", "remove it")
+    specs = {one.name: recipe.specialists[one.name] for one in group}
+    formats = {one.name: number_format(recipe, one) for one in group if one.adapter is None}
+    for key, given in (
+        ("dtype", formats),
+        ("device", {name: spec.device for name, spec in specs.items() if spec.device}),
+        ("quantisation", {name: spec.quantisation for name, spec in specs.items() if spec.quantisation}),
+    ):
+        first = next(iter(given), "")
+        for other in given:
+            if given[other] != given[first]:
+                report.add(
+                    "error",
+                    f"specialists.{other}.{key}",
+                    f"{given[other]}, but {first} has {given[first]} and both share one copy of {group[0].base}",
+                    "give both the same",
+                )
 
 
 def _twice(adapters: dict[str, AdapterFacts], report: Report) -> None:

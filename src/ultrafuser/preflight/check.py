@@ -152,6 +152,11 @@ def _shapes(recipe: Recipe, facts: Sequence[Facts], report: Report) -> None:
         for one in group
         if len(group) == 1 and one.adapter is None and recipe.specialists[one.name].quantisation is not None
     ]
+    for one in facts:
+        kind = recipe.specialists[one.name].quantisation
+        if kind is not None:
+            where = f"specialists.{one.name}.quantisation"
+            report.add("ok", where, f"{kind} weights are made anew at every opening: train with --gate-only to save")
     for i, stage in enumerate(recipe.stages):
         if packed and stage.train != "gate":
             report.add(

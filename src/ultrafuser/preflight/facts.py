@@ -146,7 +146,8 @@ def _with_adapter(base: _Small, adapter: AdapterFacts) -> _Small:
         if not tokenizer.chat_template:
             tokenizer.chat_template = base.tokenizer.chat_template
     own = read_licence(adapter.folder)
-    ids = tuple(dict.fromkeys([*own.ids, *base.licence.ids]))
+    named = [one for one in own.ids if one != "other" or not base.licence.ids]  # other: whatever its base says
+    ids = tuple(dict.fromkeys([*named, *base.licence.ids]))
     origin = own.origin if own.ids else f"its base's {base.licence.origin}"
     return replace(base, tokenizer=tokenizer, licence=Licence(ids, origin))
 

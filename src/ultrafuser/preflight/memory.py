@@ -144,7 +144,7 @@ def _specialists_memory(
         base, adapters = group[0], [one.adapter for one in group if one.adapter is not None]
         whole = learns and not adapters  # every weight learns, not the adapters alone
         number = 4 if whole else width_of(recipe, base)
-        weights += 4 * (base.parameters or 0) if whole else held_bytes(recipe, base) or 0
+        weights += 4 * (base.parameters or 0) if whole else held_bytes(recipe, group) or 0
         small = sum(adapter.parameters for adapter in adapters)
         weights += small * (4 if learns else number)
         optimiser += (LEARNING - 4) * (((base.parameters or 0) if whole else small) if learns else 0)
@@ -173,17 +173,23 @@ def answering_memory(recipe: Recipe, facts: Sequence[Facts]) -> dict[str, int]:
     weights = 0
     for group in sharing(facts):
         small = sum(one.adapter.parameters for one in group if one.adapter is not None)
-        weights += (held_bytes(recipe, group[0]) or 0) + small * width_of(recipe, group[0])
+        weights += (held_bytes(recipe, group) or 0) + small * width_of(recipe, group[0])
     return {"weights": weights, "per_token": sum(one.cache_width * width_of(recipe, one) for one in facts)}
 
 
-def held_bytes(recipe: Recipe, one: Facts) -> int | None:
-    """Bytes of a specialist's weights, of an adapter's base, as the recipe loads them; None where not known."""
+def held_bytes(recipe: Recipe, group: Sequence[Facts]) -> int | None:
+    """Bytes of the weights that a group of `sharing` has in common, as the recipe loads them; None where not known."""
+    one = group[0]
     if one.parameters is None:
         return None
-    kind = recipe.specialists[one.name].quantisation
+    kind = _given(recipe, group, "quantisation")
     packed = (one.linear or 0) if kind is not None else 0
     return (one.parameters - packed) * width_of(recipe, one) + int(packed * QUANTISED.get(kind or "", 0))
+
+
+def _given(recipe: Recipe, group: Sequence[Facts], key: str) -> str | None:
+    """What any specialist of a group is given, which holds for all of them."""
+    return next((value for one in group if (value := getattr(recipe.specialists[one.name], key)) is not None), None)
 
 
 def width_of(recipe: Recipe, one: Facts) -> int:
@@ -201,10 +207,10 @@ def check_memory(recipe: Recipe, facts: Sequence[Facts], longest: int | None, re
     """Notes whether every stage fits, on every device that specialists lie on; fills `report.memory`."""
     main = _present(recipe.device, "device", report)
     homes: dict[str, tuple[Device, list[Facts]]] = {main.name: (main, [])}
-    for one in facts:
-        own = recipe.specialists[one.name].device
-        home = main if own is None else _present(own, f"specialists.{one.name}.device", report)
-        homes.setdefault(home.name, (home, []))[1].append(one)
+    for group in sharing(facts):
+        own = _given(recipe, group, "device")
+        home = main if own is None else _present(own, f"specialists.{group[0].name}.device", report)
+        homes.setdefault(home.name, (home, []))[1].extend(group)
     tokens = longest or recipe.max_length
     report.memory = {
         "device": main.name,

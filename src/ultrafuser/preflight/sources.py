@@ -66,7 +66,8 @@ def locate(spec: SpecialistSource, resolve: Resolve, *, with_base: bool = True) 
     try:
         under = _model(base, revision, resolve)
     except SourceError as error:
-        raise SourceError(f"the base {base!r}: {error.message}", error.fix, "base") from None
+        fix = error.fix.replace("its revision too, for example r", "base_revision too, for example base_r")
+        raise SourceError(f"the base {base!r}: {error.message}", fix, "base") from None
     if under.adapter is not None:
         raise SourceError(f"the base {base!r} is an adapter itself", "name the model it sits on", "base")
     return replace(under, adapter=found.adapter)

@@ -13,13 +13,21 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from transformers import TrainerCallback
-from transformers.pytorch_utils import Conv1D
+from transformers import AutoModelForCausalLM, TrainerCallback
 
 from ultrafuser.data import ResponseDataset, load_conversations, split_validation
+from ultrafuser.modeling.adapted_linear import linear_layers
 from ultrafuser.modeling.adapter_folders import note_base
 from ultrafuser.modeling.model import UltraFuserForCausalLM
-from ultrafuser.modeling.specialists import Origin, content_hash, licence_of, open_specialist, open_tokenizer
+from ultrafuser.modeling.specialists import (
+    Origin,
+    content_hash,
+    licence_of,
+    open_specialist,
+    open_tokenizer,
+    read_config,
+    resolve,
+)
 from ultrafuser.modeling.storage import staged
 from ultrafuser.recipe import StageConfig
 from ultrafuser.templates import load_template
@@ -95,6 +103,7 @@ def specialise(
     started, adapter = time.perf_counter(), adapter or Adapter()
     output = Path(output)
     _refuse_adapter(output, overwrite)
+    _refuse_targets(resolve(base, revision, "BASE"), adapter)
     say("reading the data")
     conversations = load_conversations([str(entry) for entry in data], name, limit=limit)
     train, validation = split_validation(conversations, validation_fraction, seed=seed)
@@ -146,6 +155,21 @@ def _refuse_adapter(output: Path, overwrite: bool) -> None:
         )
 
 
+def _refuse_targets(base: Origin, adapter: Adapter) -> None:
+    """Raise ValueError, before any weights are read, where no layer fits, or one that adapters must leave alone."""
+    with torch.device("meta"):
+        plain = AutoModelForCausalLM.from_config(read_config(base.path, "BASE"))
+    known = linear_layers(plain)
+    names = [name for name, _ in _with_adapter(plain, adapter, 0).named_parameters() if "lora_" in name]
+    for name in names:
+        layer = name.removeprefix("base_model.model.").partition(".lora_")[0]
+        if layer not in known:
+            kinds = ", ".join(sorted({one.rpartition(".")[2] for one in known}))
+            raise ValueError(
+                f"--targets: {layer!r} is embedding or head, which specialists on one base share; choose among {kinds}"
+            )
+
+
 def _with_adapter(plain: Any, adapter: Adapter, seed: int) -> Any:
     """The model wrapped by PEFT, its adapter drawn from `seed`. Raises ValueError where no layer fits `targets`."""
     try:
@@ -165,8 +189,7 @@ def _with_adapter(plain: Any, adapter: Adapter, seed: int) -> Any:
         try:
             return get_peft_model(plain, config, autocast_adapter_dtype=False)
         except ValueError as error:
-            kinds = (torch.nn.Linear, Conv1D)
-            linear = sorted({key.rpartition(".")[2] for key, part in plain.named_modules() if isinstance(part, kinds)})
+            linear = sorted({name.rpartition(".")[2] for name in linear_layers(plain)})
             raise ValueError(
                 f"--targets: {targets!r} fits no layer of the base that an adapter can sit on; its linear layers "
                 f"are called {', '.join(linear)}"
