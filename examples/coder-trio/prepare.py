@@ -73,7 +73,7 @@ def main() -> None:
             at += size
             lines = [json.dumps(record, ensure_ascii=False) for record in chosen]
             (out / f"{domain}.{part}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-            print(f"{domain}.{part}: {len(lines)} conversations")
+            sys.stdout.write(f"{domain}.{part}: {len(lines)} conversations\n")
 
 
 if __name__ == "__main__":
