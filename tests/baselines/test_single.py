@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from ultrafuser.baselines import BASELINES
+from ultrafuser.baselines.budget import earlier_operations
 from ultrafuser.baselines.counting import parameters
 from ultrafuser.baselines.growing import deepen, layers_to_add, widened_config
 from ultrafuser.baselines.making import make_baseline
 from ultrafuser.baselines.scores import measure, measure_model
-from ultrafuser.baselines.single import operations_so_far
 
 IDS = torch.arange(20)[None] * 13 % 290
 
@@ -153,6 +153,6 @@ def test_the_zoos_training_is_read_from_its_cards(make_recipe, tmp_path):
     recipe = make_recipe(specialists={name: {"source": f"zoo:{name}"} for name in zoo.SPECIALISTS})
     setting = Setting.from_recipe(recipe, tmp_path, resolve=lambda s: str(zoo.path(s.removeprefix("zoo:"))), steps=4)
     tokens = 14_999_040 + 8_818_542 + 7_301_994 + 9_228_496
-    found = operations_so_far(setting)
+    found = earlier_operations(setting)
     assert found == pytest.approx(6 * 865_152 * tokens, rel=2e-3)
     assert found > 6 * 864_000 * tokens

@@ -10,6 +10,8 @@ import pytest
 from ultrafuser.baselines import BASELINES, find_baseline
 from ultrafuser.baselines.making import make_baseline, read_made
 from ultrafuser.baselines.scores import measure
+from ultrafuser.cli.opening import open_fused
+from ultrafuser.generation import stream
 
 PACKAGES = {"mergekit"}
 VARIANTS = {"scratch": "equal-steps"}  # where the plain form needs the zoo's cards
@@ -51,3 +53,6 @@ def test_a_row_makes_what_it_promises(name, make_setting):
         for e in setting.material.heldout.examples
     ]
     assert all(math.isfinite(loss) for loss in scores.by_domain().values())
+    if made.folder is not None:  # as eval, chat and generate open it
+        opened = open_fused(str(made.folder), device="cpu")
+        assert next(iter(stream(opened.model, opened.tokenizer, [{"role": "user", "content": "hi"}], max_new_tokens=1)))

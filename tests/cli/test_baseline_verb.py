@@ -65,6 +65,8 @@ def test_mistakes_are_one_line(run, recipe_file, tmp_path):
         (("baseline", "further-tuned"), "RECIPE: further-tuned needs one"),
         (("baseline", "further-tuned:x", recipe_file, "-o", tmp_path / "m"), "variant: 'x' is not one of"),
         (("baseline", "further-tuned", recipe_file, "--steps", "0"), "--steps: 0 is below 1"),
+        (("baseline", "further-tuned", recipe_file, "--steps", "2", "--operations", "1e9"), "keep one of them"),
+        (("baseline", "further-tuned", recipe_file, "--operations", "0"), "--operations: 0 is no budget"),
         (("baseline", "further-tuned", recipe_file, "--base", tmp_path / "no"), "--base: folder"),
     ]
     for arguments, message in cases:

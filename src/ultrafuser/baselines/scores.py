@@ -101,4 +101,5 @@ def open_made(setting: Setting, folder: str | Path) -> Any:
     named = [name for name, origin in setting.origins.items() if origin.path == place.path]
     own = setting.templates[named[0]] if named else load_template(None, open_tokenizer(place, "folder"))
     name = named[0] if named else place.path.name
-    return setting.fuse({name: open_specialist(place.path, dtype=dtype, field="folder")}, {name: own})
+    plain = open_specialist(place.path, dtype=dtype, device=setting.device, field="folder")
+    return setting.fuse({name: plain}, {name: own})

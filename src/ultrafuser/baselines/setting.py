@@ -47,6 +47,8 @@ class Setting:
     """The same in the specialists' templates, as a fused model of all trains on it. It decides what is too long."""
     steps: int
     """Optimiser steps of a trained comparator; by default the sum of the recipe's stages (the paper's equal steps)."""
+    operations: int | None = None
+    """Training operations to spend in place of `steps`: a comparator of equal cost takes `budget.fusing_operations`."""
     seed: int = 0
     variant: str = ""
     """What stands behind the colon in `further-tuned:code`; "" where nothing does."""
@@ -75,8 +77,8 @@ class Setting:
 
         `resolve` and `resolve_data` turn `zoo:text` and `zoo-sample:text/train` into places, as for `train_recipe`.
         `base` names the common base; where all specialists are the zoo's it is zoo:base. `seed` and `steps` replace the
-        recipe's; `options` are `keep`, `overwrite`, `say`, `callbacks`. Raises ValueError naming field and fix: where a
-        specialist or template is missing, tokenizers differ, the recipe has no stages or no data.
+        recipe's; `options` are `operations`, `keep`, `overwrite`, `say`, `callbacks`. Raises ValueError naming field
+        and fix: where a specialist or template is missing, tokenizers differ, the recipe has no stages or no data.
         """
         from ultrafuser.modeling.specialists import open_tokenizer
         from ultrafuser.modeling.specialists import resolve as find
@@ -139,13 +141,19 @@ class Setting:
         return self.templates[self.recipe.tokenizer_name]
 
     def open(self, name: str) -> PreTrainedModel:
-        """A specialist with its weights in the recipe's number format, on `device`. Raises ValueError if unknown."""
+        """A specialist with its weights in the recipe's number format, on its device. Raises ValueError if unknown.
+
+        Quantisation that the recipe asks for is left out: what a comparator is made of must be able to learn.
+        """
         from ultrafuser.lookup import lookup
         from ultrafuser.modeling import open_specialist
 
         origin, spec = lookup(self.origins, name, "specialist"), self.recipe.specialists[name]
         return open_specialist(
-            origin.path, dtype=spec.dtype or self.recipe.dtype, device=self.device, field=f"specialists.{name}.source"
+            origin.path,
+            dtype=spec.dtype or self.recipe.dtype,
+            device=spec.device or self.device,
+            field=f"specialists.{name}.source",
         )
 
     def open_base(self) -> PreTrainedModel:
@@ -166,12 +174,13 @@ class Setting:
     def fuse(self, specialists: Mapping[str, Any], templates: Mapping[str, str], **options: Any) -> Any:
         """A fused model of opened models (of one: how a plain model trains); `options` go to `from_specialists`.
 
-        Its vocabulary is the tokenizer's, however the models' tables are padded, so that losses compare.
+        Its vocabulary is the tokenizer's, however the models' tables are padded, so that losses compare. The models
+        stay on the devices that they are on.
         """
         from ultrafuser.modeling import UltraFuserForCausalLM
 
         vocabulary = 1 + max(self.tokenizer.get_vocab().values())
-        settings: dict[str, Any] = {"seed": self.seed, "device": self.device, "vocab_size": vocabulary} | options
+        settings: dict[str, Any] = {"seed": self.seed, "vocab_size": vocabulary} | options
         return UltraFuserForCausalLM.from_specialists(specialists, templates=templates, **settings)
 
     # ---- data ----
@@ -229,6 +238,7 @@ class Setting:
             "variant": self.variant,
             "seed": self.seed,
             "steps": self.steps,
+            "operations": self.operations,
             "keep": self.keep,
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ultrafuser.baselines.budget import fit_stages
 from ultrafuser.baselines.counting import parameters, stage_operations
 from ultrafuser.baselines.setting import Made, Setting
 from ultrafuser.recipe import StageConfig
@@ -36,11 +37,11 @@ def train_plain(
     """
     fused = setting.fuse({method: model}, {method: template})
     stages = [setting.stage(method)] if stages is None else list(stages)
-    result, operations = _run(setting, fused, stages, method, domains=domains, gate_learns=False)
+    result, operations, steps = _run(setting, fused, stages, method, domains=domains, gate_learns=False)
     save_plain(setting, model, template, title=title or method, note=note)
     found = {**(chosen or {}), **validation_of(result)}
     count = parameters(model)
-    return Made(setting.folder, count, count, operations, sum(s.steps for s in stages), note, found)
+    return Made(setting.folder, count, count, operations, steps, note, found)
 
 
 def train_fuser(
@@ -58,12 +59,11 @@ def train_fuser(
 
     `gate_only` saves the gate alone, which points at the specialists; none of them may have learned.
     """
-    result, operations = _run(setting, fused, stages, method, forced=forced, gate_learns=forced is None)
+    result, operations, steps = _run(setting, fused, stages, method, forced=forced, gate_learns=forced is None)
     save_fuser(setting, fused, gate_only=gate_only)
     gate = parameters(fused.gate) if any(stage.train != "specialists" for stage in stages) else 0
     body = parameters(*fused.specialists) if any(stage.train != "gate" for stage in stages) else 0
     found = {**(chosen or {}), **validation_of(result)}
-    steps = sum(stage.steps for stage in stages)
     return Made(setting.folder, gate + body, parameters(fused), operations, steps, note, found)
 
 
@@ -76,10 +76,14 @@ def _run(
     domains: Sequence[str] | None = None,
     forced: Sequence[float] | None = None,
     gate_learns: bool,
-) -> tuple[TrainingResult, int]:
+) -> tuple[TrainingResult, int, int]:
+    """The stages, fitted to the setting's operations where it has a budget: result, operations, steps."""
     from ultrafuser.training import run_stages
 
     material = setting.encoded(fused.config.templates, domains)
+    count: dict[str, Any] = {"seed": setting.seed, "gate_learns": gate_learns}
+    if setting.operations is not None:
+        stages = fit_stages(fused, stages, material.train, setting.operations, **count)
     result = run_stages(
         fused,
         setting.tokenizer,
@@ -96,7 +100,7 @@ def _run(
         tensorboard=False,
         say=setting.say,
     )
-    return result, stage_operations(fused, stages, material.train, seed=setting.seed, gate_learns=gate_learns)
+    return result, stage_operations(fused, stages, material.train, **count), sum(stage.steps for stage in stages)
 
 
 def validation_of(result: TrainingResult) -> dict[str, Any]:

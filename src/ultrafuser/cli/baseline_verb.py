@@ -41,6 +41,10 @@ def baseline(
     steps: Annotated[
         int | None, typer.Option("--steps", metavar="N", help="Steps of its training; left out: all of the recipe's.")
     ] = None,
+    operations: Annotated[
+        float | None,
+        typer.Option("--operations", metavar="X", help="Training operations to spend, in place of steps (5e12)."),
+    ] = None,
     base: Annotated[
         str | None, typer.Option("--base", metavar="DIR", help="The model that all specialists were trained from.")
     ] = None,
@@ -66,9 +70,17 @@ def baseline(
     folder = output if output is not None else Path("runs/baselines") / re.sub(r"[^\w.-]+", "-", name)
     options = {
         "variant": variant, "base": base, "seed": seed, "steps": steps, "keep": "best" if best else "last",
-        "overwrite": overwrite,
+        "overwrite": overwrite, "operations": _budget(operations, steps),
     }  # fmt: skip
     return _make(console, row, recipe, folder, options, json_path)
+
+
+def _budget(operations: float | None, steps: int | None) -> int | None:
+    if operations is not None and steps is not None:
+        raise ValueError("--operations and --steps are both given; keep one of them")
+    if operations is not None and not 1 <= operations < 1e30:
+        raise ValueError(f"--operations: {operations:g} is no budget; give a number such as 5e12")
+    return None if operations is None else int(operations)
 
 
 def _make(

@@ -6,6 +6,8 @@ the gate. int8: one scale per output row (Dettmers et al. 2022, section 2.1). in
 A quantised specialist stands still: rounding has no useful derivative.
 """
 
+import ctypes
+import sys
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -77,8 +79,20 @@ def quantise(specialist: Any, kind: str, field: str) -> Any:
     specialist.requires_grad_(False)
     for layer in fitting:
         quantize_(layer, config)
+    for parameter in specialist.parameters():
+        if not is_quantised(parameter):
+            parameter.data = parameter.data.clone()  # else one of them would keep the whole file mapped in memory
+    _give_back()
     specialist.ultrafuser_quantisation = kind
     return specialist
+
+
+def _give_back() -> None:
+    """Hand the memory that rounding took back to the system; glibc would keep more than the integers need."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def _fits_int4(weight: torch.Tensor) -> bool:
