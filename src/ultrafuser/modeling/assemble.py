@@ -21,7 +21,13 @@ from ultrafuser.modeling.head import check_head
 from ultrafuser.modeling.manner import Manner
 from ultrafuser.modeling.quantisation import quantisation_of
 from ultrafuser.modeling.specialists import Origin, check_causal, describe, licence_of, open_specialist
-from ultrafuser.modeling.vocabulary import check_tokens, common_vocabulary, tokenizer_of
+from ultrafuser.modeling.vocabulary import (
+    align_specialists,
+    common_vocabulary,
+    tokenizer_of,
+    united_ends,
+    vocabularies,
+)
 from ultrafuser.templates import load_template
 
 if TYPE_CHECKING:
@@ -190,19 +196,34 @@ def assemble(
     opened = open_all(sources, revisions or {}, manner, bases, base_revisions)
     names = list(opened)
     tokenizers = {name: tokenizer for name in names if (tokenizer := tokenizer_of(opened[name])) is not None}
-    check_tokens(tokenizers)
+    found = find_templates(names, tokenizers, templates)
+    aligned = align_specialists(opened, tokenizers, found, settings["rule"])
+    if aligned is None:
+        vocab_size = common_vocabulary(opened, tokenizers, vocab_size)
+    elif vocab_size not in (None, len(aligned.tables[0])):
+        raise ValueError(f"vocab_size: {vocab_size} given, but the specialists' tokenizers differ; leave it out")
+    ids = token_ids(opened[names[0]])
+    if aligned is not None:
+        vocab_size, ends = len(aligned.tables[0]), aligned.eos[0].tolist()
+        ids["eos_token_id"] = ends if len(ends) > 1 else ends[0]
+    elif ids["eos_token_id"] is not None:
+        assert vocab_size is not None
+        ids["eos_token_id"] = united_ends(opened, vocab_size)
     config = UltraFuserConfig(
         specialists=[describe(specialist) for specialist in opened.values()],
         specialist_names=names,
-        templates=find_templates(names, tokenizers, templates),
+        templates=found,
         sources=[provenance(specialist) for specialist in opened.values()],
         gate=gate_settings(gate, seed),
         fusion=settings,
-        vocab_size=common_vocabulary(opened, tokenizers, vocab_size),
+        vocabularies=vocabularies(aligned),
+        vocab_size=vocab_size,
         dtype=opened[names[0]].dtype,
-        **token_ids(opened[names[0]]),
+        **ids,
     )
     model = join(model_class, config, list(opened.values()))
+    if aligned is not None:
+        model.use_alignment(aligned)
     model.gate.reset_parameters(seed)
     return model
 

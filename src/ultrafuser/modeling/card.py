@@ -109,8 +109,10 @@ def _stage(stage: dict[str, Any]) -> str:
 
 
 def _flat(value: Any) -> str:
-    if isinstance(value, dict) and set(value) == {"examples", "response_tokens"}:
-        return f"{value['examples']} examples ({value['response_tokens']} response tokens)"
+    if isinstance(value, dict) and set(value) - {"participation"} == {"examples", "response_tokens"}:
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in value.get("participation", {}).items())
+        at = f"; taking part at {shares} of them" if shares else ""
+        return f"{value['examples']} examples ({value['response_tokens']} response tokens{at})"
     if isinstance(value, dict):
         return "; ".join(f"{key}: {_flat(value[key])}" for key in sorted(value))
     return ", ".join(_flat(item) for item in value) if isinstance(value, list) else str(value)
@@ -156,6 +158,17 @@ def _projections(config: UltraFuserConfig) -> str:
     return f"The gate reads hidden states {width} wide; those of {shown} through a learned projection each.\n"
 
 
+def _tokenizers(config: UltraFuserConfig) -> str:
+    """The paragraph on tokenizers that differ, or nothing."""
+    if not config.vocabularies:
+        return ""
+    sizes = [f"{n} ({e['tokens']} tokens)" for n, e in zip(config.specialist_names, config.vocabularies, strict=True)]
+    return (
+        f"The specialists' tokenizers differ: {', '.join(sizes)}. Probabilities are mixed over the byte strings of the "
+        "tokens, at positions where the specialists' own tokens have a boundary; the first tokenizer is the model's.\n"
+    )
+
+
 def model_card(
     config: UltraFuserConfig, *, gate_only: bool = False, tags: Iterable[str] = (), repo_id: str | None = None
 ) -> str:
@@ -178,7 +191,7 @@ predictions are mixed (UltraFuser, Ding et al., ACL 2025). Made with `ultrafuser
 {_training(config)}
 
 Gate `{config.gate["type"]}`, fusion rule `{config.fusion["rule"]}`{f", the {top_k} largest weights" if top_k else ""}.
-{_projections(config)}
+{_projections(config)}{_tokenizers(config)}
 ## Specialists
 
 {_specialists(config)}

@@ -21,6 +21,7 @@ from ultrafuser.modeling.manner import Manner
 from ultrafuser.modeling.quantisation import needed_format, quantisation_of, quantise
 from ultrafuser.modeling.specialists import check_weights, is_folder_like, read_config, resolve
 from ultrafuser.modeling.storage import check_output, staged
+from ultrafuser.modeling.vocabulary import save_tokenizers
 
 if TYPE_CHECKING:
     from ultrafuser.modeling.model import UltraFuserForCausalLM
@@ -107,6 +108,7 @@ def _write(
         write_gate(model, folder, final)
     else:
         save_full(folder, **options)
+    save_tokenizers(model, folder)
     (folder / "README.md").write_text(model_card(model.config, gate_only=gate_only), encoding="utf-8")
 
 

@@ -85,7 +85,7 @@ def load_gate(
         for j, specialist in zip(group.members, opened, strict=True):
             specialists[j] = specialist
     model = _join(model_class, config, specialists, gate_state, placement)
-    model.generation_config = generation
+    model.generation_config, model.tokenizer_place = generation, str(path)
     report: dict[str, Any] = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
     return (model, report | {"error_msgs": []}) if wants_report else model
 

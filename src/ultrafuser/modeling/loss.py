@@ -56,7 +56,7 @@ def response_loss(
     if gate_weights_MN.requires_grad and torch.is_grad_enabled() and _all_frozen(hidden_MD, heads):
         rows = max(1, chunk_bytes // (row_bytes * len(heads)))
         return _FrozenLoss.apply(gate_weights_MN, tuple(hidden_MD), heads, labels_M, rows)
-    return _by_chunks(_logit_rows, chunk_bytes // row_bytes, labels_M, gate_weights_MN, hidden_MD, heads, rule)
+    return by_chunks(_logit_rows, chunk_bytes // row_bytes, labels_M, gate_weights_MN, hidden_MD, heads, rule)
 
 
 def _all_frozen(hidden_MD: Sequence[torch.Tensor], heads: Sequence[Head]) -> bool:
@@ -64,7 +64,7 @@ def _all_frozen(hidden_MD: Sequence[torch.Tensor], heads: Sequence[Head]) -> boo
     return not learning and not any(p.requires_grad for head in heads for p in head.module.parameters())
 
 
-def _by_chunks(function: Any, rows: int, labels_M: torch.Tensor, *arguments: Any) -> torch.Tensor:
+def by_chunks(function: Any, rows: int, labels_M: torch.Tensor, *arguments: Any) -> torch.Tensor:
     """`function` on pieces of `rows` positions, each made again in the backward pass; only tensors are cut."""
     rows = max(1, rows)
     if labels_M.shape[0] <= rows:
@@ -106,7 +106,7 @@ def _probability_loss(
     """-log sum_j w_j p_j(label): N columns of log-probabilities, one specialist's logits at a time."""
     device = gate_weights_MN.device
     own = [
-        -_by_chunks(_own_rows, rows, labels_M, hidden, head).to(device)
+        -by_chunks(_own_rows, rows, labels_M, hidden, head).to(device)
         for hidden, head in zip(hidden_MD, heads, strict=True)
     ]
     return mixed_label_loss(gate_weights_MN, torch.stack(own, dim=-1))

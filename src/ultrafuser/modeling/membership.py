@@ -15,7 +15,8 @@ from ultrafuser.modeling.adapters import Adapter, SharedSpecialist, bare, share
 from ultrafuser.modeling.gate import ConstantGate, TokenGate
 from ultrafuser.modeling.manner import Manner
 from ultrafuser.modeling.specialists import describe, resolve
-from ultrafuser.modeling.vocabulary import check_tokens, tokenizer_of
+from ultrafuser.modeling.vocabulary import align_specialists, common_vocabulary, tokenizer_of, vocabularies
+from ultrafuser.tokens import Alignment
 
 if TYPE_CHECKING:
     from ultrafuser.modeling.configuration import UltraFuserConfig
@@ -39,30 +40,26 @@ def add_specialist(
     A shared gate is kept as it is and serves the larger set, a newcomer of another width through an untrained
     projection, with a warning; a constant gate gives the newcomer the mean logit; a joint gate is drawn anew from its
     seed and counts as untrained. An adapter (`base`: where its base lies, if not where it says) whose base is there
-    already, by its hash, shares that one. Raises ValueError for a name in use, another vocabulary, or what
-    `open_specialist` refuses.
+    already, by its hash, shares that one. A newcomer with another tokenizer is aligned where probabilities are mixed.
+    Raises ValueError for a name in use, another vocabulary elsewhere, or what `open_specialist` refuses.
     """
     if name in model.config.specialist_names:
         raise ValueError(f"specialists.{name}: there is a specialist of this name already; choose another name")
     newcomer, old = _open_newcomer(model, name, source, revision, base, base_revision)
     tokenizer = tokenizer_of(newcomer)
     tokenizers = {} if tokenizer is None else {name: tokenizer}
-    check_tokens(_first_tokenizer(model) | tokenizers)
-    vocabulary = model.config.vocab_size
-    rows = newcomer.get_output_embeddings().weight.shape[0]
-    known = {specialist.get_output_embeddings().weight.shape[0] for specialist in model.specialists}
-    if rows < vocabulary or (rows != vocabulary and rows not in known):
-        raise ValueError(
-            f"specialists.{name}: its vocabulary has {rows} entries, the fused model's {vocabulary}; a new specialist "
-            "must share the tokenizer"
-        )
     config = copy.deepcopy(model.config)
     config.specialists.append(describe(newcomer))
     config.specialist_names.append(name)
     config.templates.extend(assemble.find_templates([name], tokenizers, {name: template}))
     config.sources.append(assemble.provenance(newcomer))
+    together = dict(zip(config.specialist_names, [*old, newcomer], strict=True))
+    aligned = align_specialists(together, _tokenizers(model) | tokenizers, config.templates, config.fusion["rule"])
+    config.vocabularies = vocabularies(aligned)
+    if aligned is None:
+        _check_rows(model, name, newcomer)
     kept = [*range(model.n_specialists), None]
-    result = _rejoin(model, config, kept, old, newcomer, f"{name} added")
+    result = _rejoin(model, config, kept, old, newcomer, f"{name} added", aligned)
     if name in result.config.projected and model.gate_is_trained:
         width, size = result.config.projected[name], result.config.gate["projection_size"]
         result.config.gate_training["changes"][-1] += f" (its projection for the gate, {width} to {size}, is untrained)"
@@ -103,13 +100,27 @@ def _beside(old: list[Any], j: int, adapter: Adapter, field: str) -> tuple[Any, 
     return share(module, [adapter])[0], old
 
 
-def _first_tokenizer(model: "UltraFuserForCausalLM") -> dict[str, Any]:
-    """The tokenizer of the first specialist whose folder is known."""
-    for name, specialist in zip(model.config.specialist_names, model.specialists, strict=True):
-        tokenizer = tokenizer_of(specialist)
-        if tokenizer is not None:
-            return {name: tokenizer}
-    return {}
+def _check_rows(model: "UltraFuserForCausalLM", name: str, newcomer: PreTrainedModel) -> None:
+    """Raise ValueError where the newcomer's vocabulary has other rows than one that shares the tokenizer could have."""
+    vocabulary = model.config.vocab_size
+    assert vocabulary is not None
+    rows = newcomer.get_output_embeddings().weight.shape[0]
+    known = {specialist.get_output_embeddings().weight.shape[0] for specialist in model.specialists}
+    if rows < vocabulary or (rows != vocabulary and rows not in known):
+        raise ValueError(
+            f"specialists.{name}: its vocabulary has {rows} entries, the fused model's {vocabulary}; a new specialist "
+            "must share the tokenizer"
+        )
+
+
+def _tokenizers(model: "UltraFuserForCausalLM") -> dict[str, Any]:
+    """Every specialist's tokenizer; where all share one, the first that is found, or none."""
+    names = model.config.specialist_names
+    if model.tokenizers is not None:
+        return dict(zip(names, model.tokenizers, strict=True))
+    known = (tokenizer_of(specialist) for specialist in model.specialists)
+    shared = next((tokenizer for tokenizer in known if tokenizer is not None), None)
+    return {} if shared is None else dict.fromkeys(names, shared)
 
 
 def remove_specialist(model: "UltraFuserForCausalLM", name: str) -> "UltraFuserForCausalLM":
@@ -128,7 +139,14 @@ def remove_specialist(model: "UltraFuserForCausalLM", name: str) -> "UltraFuserF
         for field, value in assemble.token_ids(model.specialist(1)).items():
             setattr(config, field, value)
     kept: list[int | None] = [j for j in range(model.n_specialists) if j != gone]
-    return _rejoin(model, config, kept, model.specialists, None, f"{name} removed")
+    aligned = None
+    if model.tokenizers is not None:
+        left = {one: model.specialist(one) for one in config.specialist_names}
+        tokenizers = {one: tokenizer for one, tokenizer in _tokenizers(model).items() if one in left}
+        aligned = align_specialists(left, tokenizers, config.templates, config.fusion["rule"])
+        config.vocabularies = vocabularies(aligned)
+        config.vocab_size = common_vocabulary(left, tokenizers, None) if aligned is None else len(aligned.tables[0])
+    return _rejoin(model, config, kept, model.specialists, None, f"{name} removed", aligned)
 
 
 def _rejoin(
@@ -138,6 +156,7 @@ def _rejoin(
     old: list[Any],
     newcomer: Any,
     change: str,
+    aligned: Alignment | None,
 ) -> "UltraFuserForCausalLM":
     """A fused model of the old specialists at `kept` and the newcomer (None in `kept`), with the gate carried over."""
     specialists = [newcomer if j is None else old[j] for j in kept]
@@ -145,6 +164,8 @@ def _rejoin(
         config.gate["projection_size"] = model.gate.inner.in_features  # also where a smaller one comes, or it goes
     result = assemble.join(type(model), config, specialists)
     result.generation_config = copy.deepcopy(model.generation_config)
+    if aligned is not None:
+        result.use_alignment(aligned)
     if isinstance(model.gate, TokenGate) and isinstance(result.gate, TokenGate):
         result.gate.reset_parameters(int(config.gate["seed"]))
         result.gate.inner.load_state_dict(model.gate.inner.state_dict())

@@ -19,7 +19,7 @@ from ultrafuser.modeling.assemble import Source
 from ultrafuser.modeling.cache import SpecialistCache
 from ultrafuser.modeling.configuration import UltraFuserConfig
 from ultrafuser.modeling.decoding import FusedGenerationMixin
-from ultrafuser.modeling.gate import Gate, build_gate, normalise
+from ultrafuser.modeling.gate import Gate, build_gate
 from ultrafuser.modeling.head import fused_logits
 from ultrafuser.modeling.inputs import (
     IGNORED,
@@ -39,12 +39,13 @@ from ultrafuser.modeling.manner import Manner
 from ultrafuser.modeling.output import UltraFuserOutput
 from ultrafuser.modeling.reading import read_all
 from ultrafuser.modeling.registration import register
+from ultrafuser.modeling.responding import RespondingMixin
 
 # Sent along by Transformers or by our collator, without meaning here.
 _HARMLESS = frozenset({"return_dict", "output_attentions", "category", "token_type_ids"})
 
 
-class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMixin):
+class UltraFuserForCausalLM(RespondingMixin, FusedGenerationMixin, PreTrainedModel, GenerationMixin):
     """n specialists and a gate as one Transformers causal LM.
 
     Made by `from_specialists` or `from_pretrained`. `forward` has two forms, see there.
@@ -123,7 +124,8 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
 
         Training form: `sequence_ids`, `sequence_mask` (B, N, T), right-padded: each specialist's own sequence;
         `response_index` (B, N, R): where in it the token before response token r stands; `labels` or `shift_labels`
-        (B, R), the response tokens, -100 where padded. Logits only with `return_logits=True`.
+        (B, R), the response tokens, -100 where padded. Logits only with `return_logits=True`. Where tokenizers differ
+        it is the only form: labels are canonical, `response_index` is -1 where a specialist takes no part.
 
         `gate_weights` (N,), (B, N) or (B, K, N) replaces the gate's; top-k does not apply to it. The loss is the mean
         over labels that are not -100 in nats, or their sum over `num_items_in_batch`.
@@ -137,9 +139,17 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
         wants_hidden = bool(output_hidden_states)
         if sequence_ids is not None:
             targets = labels if shift_labels is None else shift_labels
-            form = check_responses(sequence_ids, sequence_mask, response_index, targets, self.n_specialists)
+            shared = not self.config.vocabularies
+            form = check_responses(
+                sequence_ids, sequence_mask, response_index, targets, self.n_specialists, shared=shared
+            )
             return self._respond(form, targets, gate_weights, bool(return_logits), num_items_in_batch, wants_hidden)
         assert input_ids is not None
+        if self.config.vocabularies:
+            raise ValueError(
+                "input_ids: the specialists' tokenizers differ, so that no ids are common to all; generate with "
+                "ultrafuser.generation (stream, generate_batch), or pass sequence_ids (training form)"
+            )
         check_prompts(input_ids, prompt_ids, prompt_mask, self.n_specialists)
         learning = labels is not None or shift_labels is not None
         cache = self._cache(past_key_values, use_cache, learning)
@@ -168,11 +178,6 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
             return given
         wanted = use_cache if use_cache is not None else self.config.use_cache and not learning and not self.training
         return self.new_cache() if wanted else None
-
-    def _weigh(self, hidden: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The gate's weights (..., N), in float32 also under autocast."""
-        with torch.autocast(device_type=hidden[0].device.type, enabled=False):
-            return normalise(self.gate(hidden), self.config.fusion["top_k"])
 
     def _fuse(self, hidden: Sequence[torch.Tensor], given: Any, with_logits: bool) -> UltraFuserOutput:
         """Weights (B, K, N) and fused logits (B, K, V) of hidden states (B, K, D_j)."""
@@ -213,19 +218,14 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
         """The training form: everything after the specialists happens at response positions only."""
         states = read_all(self, [form.columns(j) for j in range(self.n_specialists)])
         hidden = [form.gather(states_BTD, j) for j, states_BTD in enumerate(states)]
-        if given is None:
-            weights = self._weigh(hidden)
-        else:
-            weights = forced_weights(given, form.keep.shape, self.n_specialists, hidden[0].device)[form.keep]
-        heads, rule = self.heads, self.config.fusion["rule"]
+        if given is not None:
+            given = forced_weights(given, form.keep.shape, self.n_specialists, hidden[0].device)[form.keep]
+        weights, loss_M = self.respond(hidden, None if labels is None else labels[form.keep], form.available, given)
         output = UltraFuserOutput(gate_weights=form.spread(weights))
-        if labels is not None:
-            labels_M = labels[form.keep]
-            check_labels(labels_M, heads[0].vocab_size)
-            loss_M = response_loss(weights, hidden, heads, rule, labels_M)
+        if loss_M is not None:
             output.loss, output.token_loss = mean_loss(loss_M, items), form.spread(loss_M)
         if with_logits:
-            output.logits = form.spread(fused_logits(weights, hidden, heads, rule))
+            output.logits = form.spread(self.response_logits(weights, hidden))
         if wants_hidden:
             output.hidden_states = tuple(form.spread(states) for states in hidden)
         return output

@@ -14,6 +14,8 @@ from ultrafuser.modeling.cache import SpecialistCache
 from ultrafuser.modeling.configuration import UltraFuserConfig
 from ultrafuser.modeling.head import Head, build_head
 from ultrafuser.modeling.inputs import pad_prompts
+from ultrafuser.modeling.vocabulary import align, find_tokenizers
+from ultrafuser.tokens import Alignment
 
 
 class FusedParts:
@@ -21,6 +23,9 @@ class FusedParts:
 
     config: UltraFuserConfig
     device: torch.device
+    _tokenizers: list[Any] | None = None
+    _alignment: Alignment | None = None
+    tokenizer_place: str | None = None  # checkpoint that holds the tokenizers, where it is not the configuration's
 
     @property
     def n_specialists(self) -> int:
@@ -74,7 +79,35 @@ class FusedParts:
         """Each specialist's output head."""
         vocabulary = self.config.vocab_size
         assert vocabulary is not None
-        return [build_head(specialist, vocabulary) for specialist in self.specialists]
+        sizes = [entry["tokens"] for entry in self.config.vocabularies] or [vocabulary] * self.n_specialists
+        return [build_head(specialist, size) for specialist, size in zip(self.specialists, sizes, strict=True)]
+
+    @property
+    def tokenizers(self) -> list[Any] | None:
+        """The specialists' tokenizers in order where they differ, None where all share one.
+
+        Raises ValueError where they are neither in memory nor beside the checkpoint or a specialist.
+        """
+        if not self.config.vocabularies:
+            return None
+        if self._tokenizers is None:
+            self._tokenizers = find_tokenizers(self)
+        return self._tokenizers
+
+    @property
+    def alignment(self) -> Alignment | None:
+        """How the ids of tokenizers that differ answer each other, made when first asked for; None where all share one.
+
+        Raises ValueError as `tokenizers` does.
+        """
+        tokenizers = self.tokenizers
+        if tokenizers is not None and self._alignment is None:
+            self._alignment = align(self.config.specialist_names, tokenizers, self.config.vocabularies)
+        return self._alignment
+
+    def use_alignment(self, aligned: Alignment) -> None:
+        """Take tokenizers and alignment as they are in memory."""
+        self._tokenizers, self._alignment = [table.tokenizer for table in aligned.tables], aligned
 
     def new_cache(self, **options: Any) -> SpecialistCache:
         """An empty cache for all specialists; `options` go to `DynamicCache`."""

@@ -18,8 +18,9 @@ from ultrafuser.modeling import UltraFuserForCausalLM, save_fused
 from ultrafuser.modeling.specialists import Origin, open_tokenizer
 from ultrafuser.modeling.specialists import resolve as find_origin
 from ultrafuser.recipe import Recipe
+from ultrafuser.tokens import difference
 from ultrafuser.training.evaluation import evaluate_many, evaluate_response_loss
-from ultrafuser.training.material import Material, load_material
+from ultrafuser.training.material import Material, load_material, participation_lines
 from ultrafuser.training.results import TrainingResult
 from ultrafuser.training.stages import run_stages
 from ultrafuser.training.work import HELDOUT_FILE, finish_run, is_unfinished, work_folder, write_json
@@ -32,7 +33,8 @@ Losses = dict[str, dict[str, float]]  # method -> domain -> nats per token
 
 @dataclass
 class RecipeResult:
-    """What a run of a recipe gave; `heldout` holds losses by method and domain where there is held-out data."""
+    """What a run of a recipe gave; `heldout` holds losses by method and domain where there is held-out data, in nats
+    per response token (of the canonical tokenizer), `heldout_per_byte` the same in nats per byte of the answers."""
 
     output: str
     specialists: list[str]
@@ -40,6 +42,7 @@ class RecipeResult:
     training: TrainingResult
     heldout: Losses = field(default_factory=dict)
     heldout_gate_weights: dict[str, dict[str, float]] = field(default_factory=dict)
+    heldout_per_byte: Losses = field(default_factory=dict)
     seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -74,7 +77,10 @@ def train_recipe(
     say("opening the specialists")
     model, tokenizer = build_model(recipe, resolve)
     say("reading and encoding the data")
-    material = load_material(recipe, list(model.config.templates), tokenizer, resolve_data, say)
+    encoding = tokenizer if model.alignment is None else model.alignment.tables
+    material = load_material(recipe, list(model.config.templates), encoding, resolve_data, say)
+    for line in participation_lines(material.train, list(model.config.specialist_names)):
+        say(line)
     before: Losses = {}
 
     def measure_parts() -> None:
@@ -97,12 +103,14 @@ def train_recipe(
         before_stages=measure_parts,
         say=say,
     )
-    found = RecipeResult(str(output), list(model.config.specialist_names), material.as_dict(), result, before)
+    names = list(model.config.specialist_names)
+    found = RecipeResult(str(output), names, material.as_dict(names), result, before)
     if material.heldout is not None:
         say("measuring the fused model on the held-out data")
         fused = evaluate_response_loss(model, material.heldout)
         found.heldout["fused"] = fused.by_category()
         found.heldout_gate_weights = fused.mean_weights()
+        found.heldout_per_byte = material.heldout.per_byte(found.heldout)
     if PartialState().is_main_process:
         say(f"saving to {output}")
         save_fused(
@@ -155,6 +163,11 @@ def build_model(recipe: Recipe, resolve: Resolve = str) -> tuple[Any, Any]:
             raise ValueError(
                 f"specialists.{name}.dtype: {spec.dtype!r} given, but an adapter has its base's format; remove it"
             )
+    first = next(iter(sources))
+    if first != canonical:
+        place = _tokenizer_place(origins[first], bases.get(first), specialists[first].base_revision, first)
+        if difference({canonical: tokenizer, first: open_tokenizer(place)}):
+            sources = {canonical: sources[canonical], **sources}  # the canonical tokenizer is the first specialist's
     own = {name: spec.dtype or recipe.dtype for name, spec in specialists.items()}
     told = any(spec.dtype is not None for spec in specialists.values())
     model = UltraFuserForCausalLM.from_specialists(
