@@ -207,3 +207,34 @@ def make_gguf(make_llama, tiny_tokenizer) -> Callable:
 def tiny_gguf(make_gguf, tmp_path_factory) -> Path:
     """A tiny Llama with the chat template `code` as one GGUF file. Read only."""
     return make_gguf(tmp_path_factory.mktemp("gguf") / "tiny-code.gguf", template=TEMPLATES["code"])
+
+
+@pytest.fixture(scope="session")
+def crossing_specialist() -> Callable:
+    """`crossing_specialist(folder, tokenizer, hidden) -> folder`: a tiny Llama with that tokenizer, head padded."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    def make(folder: Path, tokenizer, hidden: int) -> Path:
+        torch.manual_seed(hidden)
+        config = LlamaConfig(
+            vocab_size=len(tokenizer) + 3, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, bos_token_id=0, eos_token_id=1,
+            pad_token_id=2, initializer_range=0.3,
+        )  # fmt: skip
+        LlamaForCausalLM(config).eval().save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def crossing_folders(crossing_specialist, tmp_path_factory) -> dict[str, Path]:
+    """Specialists a (byte-level tokenizer, 32 wide) and b (byte fallback, 16 wide), templates their own. Read only."""
+    from token_makers import byte_level, sentence_piece
+
+    root = tmp_path_factory.mktemp("crossing")
+    crossing_specialist(root / "a", byte_level(template=TEMPLATES["text"]), 32)
+    crossing_specialist(root / "b", sentence_piece(template=TEMPLATES["math"]), 16)
+    return {"a": root / "a", "b": root / "b"}

@@ -130,3 +130,23 @@ def test_overwrite_in_place_only_when_asked(run, pair, specialist_folders, tmp_p
     assert (pair / "config.json").read_text() == before
     assert run("remove", pair, "code", "--output", pair, "--overwrite").exit_code == 0
     assert tokens(run, pair, tmp_path)[0] == ["text"]
+
+
+def test_an_adapter_is_added_to_the_base_that_is_there(run, pair, specialist_folders, chat_templates, tmp_path):
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModelForCausalLM
+
+    from ultrafuser.modeling import UltraFuserForCausalLM
+
+    base = shutil.copytree(specialist_folders["text"], tmp_path / "base")
+    plain = AutoModelForCausalLM.from_pretrained(base)
+    peft.get_peft_model(plain, peft.LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
+    moved = base.rename(tmp_path / "moved")
+    arguments = ("add", pair, "math", tmp_path / "adapter", "--output", tmp_path / "trio", "--template", "plain")
+    result = run(*arguments)
+    assert result.exit_code != 0
+    assert "which is not here" in result.output
+    result = run(*arguments, "--base", moved)
+    assert result.exit_code == 0, result.output
+    config = UltraFuserForCausalLM.from_pretrained(tmp_path / "trio").config
+    assert [(group.name, group.members) for group in config.groups] == [("shared0", (2, 0)), ("specialist1", (1,))]

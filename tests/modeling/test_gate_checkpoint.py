@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from ultrafuser.modeling import UltraFuserForCausalLM, gate_checkpoint, unchanged
+from ultrafuser.modeling import UltraFuserForCausalLM, gate_checkpoint, gate_places, unchanged
 from ultrafuser.modeling.placement import Placement, check_device, read_device_map
 
 IDS = torch.tensor([[5, 6, 7, 8]])
@@ -53,7 +53,7 @@ def test_specialists_spilled_to_disk_by_accelerate(fused_model, gate_folder, tmp
     ],
 )
 def test_bad_options_are_named_before_a_specialist_is_opened(gate_folder, monkeypatch, options, message):
-    monkeypatch.setattr(gate_checkpoint, "open_specialist", lambda *a, **k: pytest.fail("opened"))
+    monkeypatch.setattr(gate_places, "open_specialist", lambda *a, **k: pytest.fail("opened"))
     with pytest.raises(ValueError, match=message):
         UltraFuserForCausalLM.from_pretrained(gate_folder, **options)
 
@@ -71,13 +71,13 @@ def test_a_gate_of_another_shape_is_refused(gate_folder):
 
 
 def test_specialists_are_the_opened_ones_themselves(gate_folder, monkeypatch):
-    opened, plain = [], gate_checkpoint.open_specialist
+    opened, plain = [], gate_places.open_specialist
 
     def counted(*arguments, **options):
         opened.append(plain(*arguments, **options))
         return opened[-1]
 
-    monkeypatch.setattr(gate_checkpoint, "open_specialist", counted)
+    monkeypatch.setattr(gate_places, "open_specialist", counted)
     model = UltraFuserForCausalLM.from_pretrained(gate_folder)
     assert [id(one) for one in model.specialists] == [id(one) for one in opened]
 
@@ -109,7 +109,7 @@ def test_first_change_agrees_with_opening_it_again(fused_model):
 
 
 def test_device_maps_are_read(fused_model):
-    names = fused_model.config.specialist_names
+    names = [group.name for group in fused_model.config.groups]
     cpu = torch.device("cpu")
     assert read_device_map({}, names) == Placement()
     assert read_device_map({"device_map": "cpu"}, names) == Placement({0: cpu, 1: cpu, 2: cpu}, cpu)

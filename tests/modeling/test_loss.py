@@ -18,11 +18,15 @@ class _Scaled(nn.Linear):
 def _heads(kind: str, dtype: torch.dtype = torch.float64) -> list[Head]:
     torch.manual_seed(0)
     rows = V + 3 if kind == "padded" else V
-    layers = [nn.Linear(width, rows, bias=kind == "bias", dtype=dtype) for width in WIDTHS]
+    layers = [nn.Linear(width, rows, bias=kind in ("bias", "shared, scaled"), dtype=dtype) for width in WIDTHS]
+    if kind.startswith("shared"):
+        layers[1] = layers[0]
     if kind == "foreign":
         layers[1] = _Scaled(WIDTHS[1], rows, bias=True, dtype=dtype)
     scales = (0.5, 1.0, 3.0) if kind == "scale" else (1.0, 1.0, 1.0)
-    caps = (None, 2.0, None) if kind == "softcap" else (None, None, None)
+    if kind == "shared, scaled":
+        scales = (0.5, 0.5, 3.0)
+    caps = {"softcap": (None, 2.0, None), "shared, capped": (2.0, 2.0, None)}.get(kind, (None, None, None))
     return [Head(layer, scale, cap, V) for layer, scale, cap in zip(layers, scales, caps, strict=True)]
 
 
@@ -33,7 +37,27 @@ def _inputs(dtype: torch.dtype = torch.float64):
     return scores, hidden, torch.randint(0, V, (M,))
 
 
-KINDS = ["plain", "bias", "scale", "softcap", "padded", "foreign"]
+KINDS = ["plain", "bias", "scale", "softcap", "padded", "foreign", "shared", "shared, scaled", "shared, capped"]
+
+
+def test_one_product_through_a_head_that_all_share(monkeypatch):
+    """Also where nothing stands beside them, and in both ways of learning."""
+    calls = []
+    plain = Head.logits
+    monkeypatch.setattr(Head, "logits", lambda head, hidden: calls.append(head) or plain(head, hidden))
+    head = Head(nn.Linear(8, V + 2, dtype=torch.float64).requires_grad_(False), 0.7, None, V)
+    scores, _, labels = _inputs()
+    for learning in (False, True):
+        hidden = [torch.randn(M, 8, dtype=torch.float64, requires_grad=learning) for _ in range(N)]
+        gradients = []
+        for function in (response_loss, response_loss_reference):
+            calls.clear()
+            leaves = [scores, *hidden] if learning else [scores]
+            loss = function(scores.softmax(-1), hidden, [head] * N, "logits", labels)
+            gradients.append([loss, *torch.autograd.grad(loss.sum(), leaves)])
+            assert len(calls) == (0 if function is response_loss else N)
+        for found, expected in zip(*gradients, strict=True):
+            assert torch.allclose(found, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)

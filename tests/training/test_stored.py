@@ -178,7 +178,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_runs(
 def test_stored_states_are_for_the_gate_stage(fused_model, run, monkeypatch):
     with pytest.raises(ValueError, match=r"stored_states: 'exact' given, but train: all changes the specialists"):
         stage("all", stored_states="exact")
-    monkeypatch.setattr(type(fused_model.config), "vocabularies", [9, 8, 7], raising=False)
+    monkeypatch.setattr(fused_model.config, "vocabularies", [9, 8, 7])
     with pytest.raises(ValueError, match=r"stages\.gate\.stored_states: the specialists' tokenizers differ"):
         run(fused_model, with_stored(stage("gate")))
     monkeypatch.undo()

@@ -55,19 +55,32 @@ def add(
     revision: Annotated[
         str | None, typer.Option("--revision", metavar="REV", help="Branch, tag or commit: makes SOURCE a Hub id.")
     ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", metavar="SOURCE", help="Base of an adapter, where it is not the one it names."),
+    ] = None,
+    base_revision: Annotated[
+        str | None, typer.Option("--base-revision", metavar="REV", help="Makes --base a Hub id.")
+    ] = None,
     specialist_path: SpecialistPathOption = None,
     json_path: JsonOption = None,
 ) -> None:
-    """Add a specialist to a fused model. A shared gate needs no new weights for it."""
+    """Add a specialist to a fused model. A shared gate needs no new weights for it.
+
+    An adapter whose base is in the model already shares that one.
+    """
     from ultrafuser.cli.opening import open_fused
     from ultrafuser.modeling import add_specialist, check_output
 
     check_output(output, overwrite, "--output")
-    found = _locate(name, source, revision)
+    base = resolve_source(base) if base is not None and base_revision is None else base
+    found = _locate(source, revision, base, base_revision)
     opened = open_fused(model, device="cpu", specialist_paths=specialist_path)
     jinja = _check_newcomer(opened, name, found, template)
-    place = str(found.folder) if revision is None else source
-    changed = add_specialist(opened.model, name, place, jinja, revision=revision)
+    place = source if revision is not None else str(found.place if found.adapter is None else found.adapter.folder)
+    changed = add_specialist(
+        opened.model, name, place, jinja, revision=revision, base=base, base_revision=base_revision
+    )
     _finish(opened, changed, output, f"{name} added", gate_only, overwrite, json_path)
 
 
@@ -92,12 +105,13 @@ def remove(
     _finish(opened, changed, output, f"{name} removed", gate_only, overwrite, json_path)
 
 
-def _locate(name: str, source: str, revision: str | None) -> Located:
+def _locate(source: str, revision: str | None, base: str | None, base_revision: str | None) -> Located:
     from ultrafuser.preflight.sources import SourceError, locate
     from ultrafuser.recipe import SpecialistSource
 
     try:
-        return locate(SpecialistSource(source=source, revision=revision), resolve_source)
+        wanted = SpecialistSource(source=source, revision=revision, base=base, base_revision=base_revision)
+        return locate(wanted, resolve_source)
     except SourceError as error:
         raise ValueError(f"SOURCE: {error.message}" + (f"; {error.fix}" if error.fix else "")) from None
 

@@ -12,29 +12,17 @@ import torch
 
 from ultrafuser.data.dataset import Example
 
-__all__ = ["IGNORE", "ResponseCollator", "response_positions"]
+__all__ = ["IGNORE", "ResponseCollator"]
 
 IGNORE = -100  # the label that the loss leaves out
-
-
-def response_positions(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """One specialist's sequence, and for each response token the position before it: its hidden state predicts it."""
-    parts: list[np.ndarray] = []
-    places: list[np.ndarray] = []
-    at = 0
-    for prompt, response in zip(prompts, responses, strict=True):
-        parts += [prompt, response]
-        at += len(prompt)
-        places.append(np.arange(at - 1, at - 1 + len(response)))
-        at += len(response)
-    return np.concatenate(parts), np.concatenate(places)
 
 
 class ResponseCollator:
     """Pads examples on the right into the training form of `UltraFuserForCausalLM.forward`.
 
     Returns sequence_ids (B,N,T), sequence_mask (B,N,T), response_index (B,N,R), labels (B,R) with -100 padding and
-    category (B,), all int64. `multiple` rounds T and R up (GPUs like 8); padding is masked either way.
+    category (B,), all int64. Where tokenizers differ, response_index is -1 at labels that a specialist takes no part
+    in, and padding is 0, an id that all have. `multiple` rounds T and R up (GPUs like 8); padding is masked either way.
     """
 
     def __init__(self, pad_token_id: int | None = 0, *, multiple: int = 1) -> None:
@@ -45,15 +33,16 @@ class ResponseCollator:
         n_specialists = len(examples[0].prompts)
         n_positions = self._rounded(max(example.n_response_tokens for example in examples))
         n_tokens = self._rounded(max(example.length for example in examples))
-        ids_BNT = np.full((len(examples), n_specialists, n_tokens), self.pad_token_id, dtype=np.int64)
+        padding = self.pad_token_id if examples[0].own is None else 0
+        ids_BNT = np.full((len(examples), n_specialists, n_tokens), padding, dtype=np.int64)
         mask_BNT = np.zeros_like(ids_BNT)
         index_BNR = np.zeros((len(examples), n_specialists, n_positions), dtype=np.int64)
         labels_BR = np.full((len(examples), n_positions), IGNORE, dtype=np.int64)
         for b, example in enumerate(examples):
             labels = np.concatenate(example.responses)
             labels_BR[b, : len(labels)] = labels
-            for j, prompts in enumerate(example.prompts):
-                ids, places = response_positions(prompts, example.responses)
+            for j in range(n_specialists):
+                ids, places = example.sequence(j)
                 ids_BNT[b, j, : len(ids)] = ids
                 mask_BNT[b, j, : len(ids)] = 1
                 index_BNR[b, j, : len(places)] = places

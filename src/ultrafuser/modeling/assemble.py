@@ -11,6 +11,9 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from ultrafuser.lookup import lookup
+from ultrafuser.modeling.adapter_entries import entries
+from ultrafuser.modeling.adapter_folders import find_adapters
+from ultrafuser.modeling.adapters import SharedSpecialist, regroup
 from ultrafuser.modeling.configuration import UltraFuserConfig
 from ultrafuser.modeling.fusion import FUSION_RULES
 from ultrafuser.modeling.gate import gate_settings
@@ -18,7 +21,13 @@ from ultrafuser.modeling.head import check_head
 from ultrafuser.modeling.manner import Manner
 from ultrafuser.modeling.quantisation import quantisation_of
 from ultrafuser.modeling.specialists import Origin, check_causal, describe, licence_of, open_specialist
-from ultrafuser.modeling.vocabulary import check_tokens, common_vocabulary, tokenizer_of
+from ultrafuser.modeling.vocabulary import (
+    align_specialists,
+    common_vocabulary,
+    tokenizer_of,
+    united_ends,
+    vocabularies,
+)
 from ultrafuser.templates import load_template
 
 if TYPE_CHECKING:
@@ -27,27 +36,37 @@ if TYPE_CHECKING:
 Source: TypeAlias = str | Path | PreTrainedModel
 
 
-def open_all(sources: Mapping[str, Source], revisions: Mapping[str, str], manner: Manner) -> dict[str, PreTrainedModel]:
-    """Open every specialist and bring all to one number format. Raises ValueError naming the specialist at fault."""
+def open_all(
+    sources: Mapping[str, Source],
+    revisions: Mapping[str, str],
+    manner: Manner,
+    bases: Mapping[str, Source] | None = None,
+    base_revisions: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Open every specialist, those on one base sharing it, and bring all to one number format.
+
+    Raises ValueError naming the specialist at fault.
+    """
     if not sources:
         raise ValueError("specialists: none given; name at least one, for example {'text': 'path/to/model'}")
     for name in sources:
         if not isinstance(name, str) or not name:
             raise ValueError(f"specialists: {name!r} is not a name; use a short text such as 'code'")
     manner.check(sources)
+    found = find_adapters(sources, revisions, bases or {}, base_revisions or {})
     opened: dict[str, PreTrainedModel] = {}
-    for name, source in sources.items():
-        field = f"specialists.{name}"
+    for name, (source, field) in found.complete.items():
+        settings = manner.together([other for other in sources if found.on.get(other) == name], name)
         if isinstance(source, PreTrainedModel):
-            opened[name] = _in_memory(source, field, **manner.of(name))
+            opened[name] = _in_memory(source, field, **settings)
         else:
-            opened[name] = open_specialist(source, revisions.get(name), field=field, **manner.of(name))
+            opened[name] = open_specialist(source, field=field, **settings)
         if any(opened[name] is other for key, other in opened.items() if key != name):
             raise ValueError(f"{field}: the same model object is given twice; open it twice, or copy it")
     for name, specialist in opened.items():
         check_reads_cache(specialist, f"specialists.{name}")
         check_head(specialist, f"specialists.{name}")
-    return _one_dtype(opened, manner.common_format)
+    return found.attach(_one_dtype(opened, manner.common_format), list(sources))
 
 
 def _in_memory(model: PreTrainedModel, field: str, dtype: Any, device: Any, quantisation: str | None) -> Any:
@@ -124,16 +143,26 @@ def find_templates(
     return found
 
 
-def provenance(specialist: PreTrainedModel) -> dict[str, Any]:
-    """Where a specialist came from, fit to be published: Hub id and commit, licence; its hash is filled in at save."""
-    origin: Origin | None = getattr(specialist, "ultrafuser_origin", None)
+def provenance(specialist: Any) -> dict[str, Any]:
+    """Where a specialist came from, fit to be published: Hub id and commit, licence; its hash is filled in at save.
+
+    That of an adapter says the same of its base.
+    """
     quantisation = quantisation_of(specialist)
+    found = _provenance(getattr(specialist, "ultrafuser_origin", None))
+    found |= {} if quantisation is None else {"quantisation": quantisation}
+    if isinstance(specialist, SharedSpecialist) and specialist.row.layers:
+        found["base"] = _provenance(specialist.base_origin)
+    return found
+
+
+def _provenance(origin: Origin | None) -> dict[str, Any]:
     return {
         "id": origin.hub_id if origin else None,
         "revision": origin.revision if origin else None,
         "licence": licence_of(origin.path) if origin else None,
         "sha256": None,
-    } | ({} if quantisation is None else {"quantisation": quantisation})
+    }
 
 
 def token_ids(specialist: PreTrainedModel) -> dict[str, Any]:
@@ -159,33 +188,52 @@ def assemble(
     manner: Manner,
     vocab_size: int | None,
     revisions: Mapping[str, str] | None,
+    bases: Mapping[str, Source] | None = None,
+    base_revisions: Mapping[str, str] | None = None,
 ) -> "UltraFuserForCausalLM":
     """See `UltraFuserForCausalLM.from_specialists`."""
     settings = check_fusion(fusion, len(sources))
-    opened = open_all(sources, revisions or {}, manner)
+    opened = open_all(sources, revisions or {}, manner, bases, base_revisions)
     names = list(opened)
     tokenizers = {name: tokenizer for name in names if (tokenizer := tokenizer_of(opened[name])) is not None}
-    check_tokens(tokenizers)
+    found = find_templates(names, tokenizers, templates)
+    aligned = align_specialists(opened, tokenizers, found, settings["rule"])
+    if aligned is None:
+        vocab_size = common_vocabulary(opened, tokenizers, vocab_size)
+    elif vocab_size not in (None, len(aligned.tables[0])):
+        raise ValueError(f"vocab_size: {vocab_size} given, but the specialists' tokenizers differ; leave it out")
+    ids = token_ids(opened[names[0]])
+    if aligned is not None:
+        vocab_size, ends = len(aligned.tables[0]), aligned.eos[0].tolist()
+        ids["eos_token_id"] = ends if len(ends) > 1 else ends[0]
+    elif ids["eos_token_id"] is not None:
+        assert vocab_size is not None
+        ids["eos_token_id"] = united_ends(opened, vocab_size)
     config = UltraFuserConfig(
         specialists=[describe(specialist) for specialist in opened.values()],
         specialist_names=names,
-        templates=find_templates(names, tokenizers, templates),
+        templates=found,
         sources=[provenance(specialist) for specialist in opened.values()],
         gate=gate_settings(gate, seed),
         fusion=settings,
-        vocab_size=common_vocabulary(opened, tokenizers, vocab_size),
+        vocabularies=vocabularies(aligned),
+        vocab_size=vocab_size,
         dtype=opened[names[0]].dtype,
-        **token_ids(opened[names[0]]),
+        **ids,
     )
     model = join(model_class, config, list(opened.values()))
+    if aligned is not None:
+        model.use_alignment(aligned)
     model.gate.reset_parameters(seed)
     return model
 
 
 def join(
-    model_class: "type[UltraFuserForCausalLM]", config: UltraFuserConfig, specialists: Sequence[PreTrainedModel]
+    model_class: "type[UltraFuserForCausalLM]", config: UltraFuserConfig, specialists: Sequence[Any]
 ) -> "UltraFuserForCausalLM":
     """A fused model around specialists in memory, whose weights stay as they are; the gate's are not drawn yet."""
+    specialists = regroup(specialists)
+    config.adapters = entries(config.specialist_names, specialists)
     with no_init_weights():
         model = model_class(config, specialists=specialists)
     model.gate.to(specialists[0].device)

@@ -68,7 +68,8 @@ def _recipe(config: UltraFuserConfig) -> str:
 
 
 def _front(config: UltraFuserConfig, tags: Iterable[str]) -> str:
-    bases = [entry["id"] for entry in config.sources if entry.get("id")]
+    parts = [part for entry in config.sources for part in (entry.get("base"), entry) if part is not None]
+    bases = list(dict.fromkeys(part["id"] for part in parts if part.get("id")))
     licences = {entry.get("licence") for entry in config.sources}
     fields: dict[str, Any] = {
         "library_name": "transformers",
@@ -108,8 +109,10 @@ def _stage(stage: dict[str, Any]) -> str:
 
 
 def _flat(value: Any) -> str:
-    if isinstance(value, dict) and set(value) == {"examples", "response_tokens"}:
-        return f"{value['examples']} examples ({value['response_tokens']} response tokens)"
+    if isinstance(value, dict) and set(value) - {"participation"} == {"examples", "response_tokens"}:
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in value.get("participation", {}).items())
+        at = f"; taking part at {shares} of them" if shares else ""
+        return f"{value['examples']} examples ({value['response_tokens']} response tokens{at})"
     if isinstance(value, dict):
         return "; ".join(f"{key}: {_flat(value[key])}" for key in sorted(value))
     return ", ".join(_flat(item) for item in value) if isinstance(value, list) else str(value)
@@ -122,12 +125,28 @@ def _specialists(config: UltraFuserConfig) -> str:
     ]
     entries = zip(config.specialist_names, config.specialists, config.sources, strict=True)
     for name, fields, entry in entries:
-        architecture = (fields.get("architectures") or [fields["model_type"]])[0]
-        origin = entry.get("id") or "a local model"
-        origin += f" at {entry['revision'][:12]}" if entry.get("revision") else ""
-        digest = (entry.get("sha256") or "not recorded")[:16]
+        origin, digest = _origin(entry), (entry.get("sha256") or "not recorded")[:16]
+        base = entry.get("base")
+        if base is not None:
+            origin += f", on {_origin(base)} ({(base.get('sha256') or 'not recorded')[:16]})"
+        architecture = _architecture(config, name, (fields.get("architectures") or [fields["model_type"]])[0])
         rows.append(f"| {name} | {architecture} | {origin} | {entry.get('licence') or 'not stated'} | {digest} |")
     return "\n".join(rows)
+
+
+def _origin(entry: dict[str, Any]) -> str:
+    return (entry.get("id") or "a local model") + (f" at {entry['revision'][:12]}" if entry.get("revision") else "")
+
+
+def _architecture(config: UltraFuserConfig, name: str, plain: str) -> str:
+    """The architecture, and whether the specialist is an adapter on a base or the base of others."""
+    entry = config.adapters.get(name)
+    if entry is None:
+        return plain
+    if entry["layers"]:
+        return f"an adapter on {plain}"
+    others = [n for n, e in config.adapters.items() if e["group"] == entry["group"] and e["layers"]]
+    return f"{plain}, also the base of {', '.join(others)}"
 
 
 def _projections(config: UltraFuserConfig) -> str:
@@ -137,6 +156,17 @@ def _projections(config: UltraFuserConfig) -> str:
     shown = ", ".join(f"{name} ({size})" for name, size in config.projected.items())
     width = config.gate["projection_size"]
     return f"The gate reads hidden states {width} wide; those of {shown} through a learned projection each.\n"
+
+
+def _tokenizers(config: UltraFuserConfig) -> str:
+    """The paragraph on tokenizers that differ, or nothing."""
+    if not config.vocabularies:
+        return ""
+    sizes = [f"{n} ({e['tokens']} tokens)" for n, e in zip(config.specialist_names, config.vocabularies, strict=True)]
+    return (
+        f"The specialists' tokenizers differ: {', '.join(sizes)}. Probabilities are mixed over the byte strings of the "
+        "tokens, at positions where the specialists' own tokens have a boundary; the first tokenizer is the model's.\n"
+    )
 
 
 def model_card(
@@ -161,7 +191,7 @@ predictions are mixed (UltraFuser, Ding et al., ACL 2025). Made with `ultrafuser
 {_training(config)}
 
 Gate `{config.gate["type"]}`, fusion rule `{config.fusion["rule"]}`{f", the {top_k} largest weights" if top_k else ""}.
-{_projections(config)}
+{_projections(config)}{_tokenizers(config)}
 ## Specialists
 
 {_specialists(config)}

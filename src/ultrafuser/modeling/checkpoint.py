@@ -19,8 +19,9 @@ from ultrafuser.modeling.configuration import UltraFuserConfig
 from ultrafuser.modeling.gate_checkpoint import HUB_OPTIONS, load_gate, write_gate
 from ultrafuser.modeling.manner import Manner
 from ultrafuser.modeling.quantisation import needed_format, quantisation_of, quantise
-from ultrafuser.modeling.specialists import Origin, check_weights, is_folder_like, read_config, resolve
+from ultrafuser.modeling.specialists import check_weights, is_folder_like, read_config, resolve
 from ultrafuser.modeling.storage import check_output, staged
+from ultrafuser.modeling.vocabulary import save_tokenizers
 
 if TYPE_CHECKING:
     from ultrafuser.modeling.model import UltraFuserForCausalLM
@@ -107,15 +108,18 @@ def _write(
         write_gate(model, folder, final)
     else:
         save_full(folder, **options)
+    save_tokenizers(model, folder)
     (folder / "README.md").write_text(model_card(model.config, gate_only=gate_only), encoding="utf-8")
 
 
 def _hash_sources(model: "UltraFuserForCausalLM") -> None:
     """Note the hash of every specialist whose files are known, once."""
     for entry, specialist in zip(model.config.sources, model.specialists, strict=True):
-        origin: Origin | None = getattr(specialist, "ultrafuser_origin", None)
-        if origin is not None and entry.get("sha256") is None:
-            entry["sha256"] = content_hash(origin.path)
+        places = {"": getattr(specialist, "ultrafuser_origin", None), "base": getattr(specialist, "base_origin", None)}
+        for part, origin in places.items():
+            noted = entry.get(part) if part else entry
+            if noted is not None and origin is not None and noted.get("sha256") is None:
+                noted["sha256"] = content_hash(origin.path)
 
 
 # ---- loading ----
@@ -171,7 +175,9 @@ def _load_quantised(
     model = result[0] if isinstance(result, tuple) else result
     for name, kind in quantisation.items():
         if kind is not None:
-            quantise(model.specialist(name), kind, f"specialists.{name}.quantisation")
+            specialist = model.specialist(name)
+            if quantisation_of(specialist) != kind:  # not with another that shares its base
+                quantise(getattr(specialist, "module", specialist), kind, f"specialists.{name}.quantisation")
             model.config.sources[model.config.specialist_names.index(name)]["quantisation"] = kind
     return result
 

@@ -37,7 +37,10 @@ class UltraFuserConfig(PreTrainedConfig):
         adapters: by name, for specialists that share one copy of a base: `{"group": int, "layers": {layer: [rank,
             scaling]}}`, a layer named in full or, where all of its kind are alike, by the last part of its name; no
             layers for the base alone.
-        vocab_size: real tokens; rows of a padded head beyond it are left out of the fused logits.
+        vocabularies: per specialist `{"tokens": real tokens of its tokenizer, "eos": [ids that end an answer]}` where
+            tokenizers differ, the first specialist's being the canonical one; empty where all share one.
+        vocab_size: real tokens, of the canonical tokenizer where there are several; rows of a padded head beyond it are
+            left out of the fused logits.
         gate_only: True in a checkpoint that holds the gate's weights alone.
         recipe: the YAML recipe that made it, without local paths, or None.
     """
@@ -53,6 +56,7 @@ class UltraFuserConfig(PreTrainedConfig):
     gate_training: dict = field(default_factory=dict)
     sources: list = field(default_factory=list)
     adapters: dict = field(default_factory=dict)
+    vocabularies: list = field(default_factory=list)
     vocab_size: int | None = None
     pad_token_id: int | None = None
     bos_token_id: int | None = None
@@ -70,10 +74,11 @@ class UltraFuserConfig(PreTrainedConfig):
         self.templates = list(self.templates or [""] * n)
         self.sources = list(self.sources or [{} for _ in range(n)])
         self.adapters = dict(self.adapters or {})
+        self.vocabularies = list(self.vocabularies or [])
         self.gate = {"type": "token", "seed": 0} | dict(self.gate or {})
         self.fusion = {"rule": "logits", "top_k": None} | dict(self.fusion or {})
         self.gate_training = {"trained": False, "stages": []} | dict(self.gate_training or {})
-        for name in ("specialist_names", "templates", "sources"):
+        for name in ("specialist_names", "templates", "sources", *(["vocabularies"] if self.vocabularies else [])):
             if len(getattr(self, name)) != n:
                 raise ValueError(f"{name}: {len(getattr(self, name))} entries for {n} specialists; give one for each")
         if len(set(self.specialist_names)) != n:

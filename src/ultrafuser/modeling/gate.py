@@ -179,9 +179,16 @@ def build_gate(settings: Mapping[str, Any], hidden_sizes: Sequence[int]) -> Gate
     return GATES[kind](hidden_sizes, **options)
 
 
-def normalise(gate_logits_BTN: torch.Tensor, top_k: int | None = None) -> torch.Tensor:
-    """Softmax over the specialists, or over the `top_k` largest only: (..., N) -> (..., N) float32 that sums to one."""
+def normalise(
+    gate_logits_BTN: torch.Tensor, top_k: int | None = None, available_BTN: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Softmax over the specialists, or over the `top_k` largest only: (..., N) -> (..., N) float32 that sums to one.
+
+    `available_BTN` (..., N) bool: the others get weight 0, and do not count among the `top_k`. At least one must be.
+    """
     gate_logits_BTN = at_least_float32(gate_logits_BTN)
+    if available_BTN is not None:
+        gate_logits_BTN = gate_logits_BTN.masked_fill(~available_BTN.to(gate_logits_BTN.device), float("-inf"))
     if top_k is not None and top_k < gate_logits_BTN.shape[-1]:
         kept = gate_logits_BTN.topk(top_k, dim=-1).indices
         keep = torch.zeros_like(gate_logits_BTN, dtype=torch.bool).scatter(-1, kept, True)

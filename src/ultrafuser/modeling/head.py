@@ -6,6 +6,7 @@ Identity behind the fast path (logit mixture): sum_j w_j (W_j h_j) = [W_1 .. W_n
 is one linear layer on the scaled hidden states, so N x V logits never need to exist: each specialist's product is added
 into one (M, V) tensor. Head biases enter as w_j b_j and scalar logit scales fold into w_j. A final soft cap breaks it:
 there the plain rule is used.
+Specialists that share a head (adapters on one base) need one product between them: W (sum_j w_j h_j).
 """
 
 from collections.abc import Sequence
@@ -117,33 +118,70 @@ def fused_logits_reference(
 def fused_logits(
     gate_weights_MN: torch.Tensor, hidden_MD: Sequence[torch.Tensor], heads: Sequence[Head], rule: str
 ) -> torch.Tensor:
-    """Fused logits (M, V), float32; for the logit mixture without the (M, N, V) tensor."""
+    """Fused logits (M, V), float32; for the logit mixture without the (M, N, V) tensor, and with one product for all
+    specialists that share a head."""
     if FUSION_RULES[rule] is not mix_logits:
         return fused_logits_reference(gate_weights_MN, hidden_MD, heads, rule)
     total_MV: torch.Tensor | None = None
-    for j, (hidden, head) in enumerate(zip(hidden_MD, heads, strict=True)):
-        weight_M1 = gate_weights_MN[..., j : j + 1].to(hidden.device)
-        if head.is_linear:
-            total_MV = _add_linear(total_MV, weight_M1, hidden, head)
+    for members in sharing(heads):
+        first = members[0]
+        if heads[first].is_linear:
+            total_MV = shared_logits(gate_weights_MN, hidden_MD, members, heads[first], total_MV)
         else:
-            total_MV = _add(total_MV, weight_M1 * head.logits(hidden))
+            weight_M1 = gate_weights_MN[..., first : first + 1].to(hidden_MD[first].device)
+            total_MV = _add(total_MV, weight_M1 * heads[first].logits(hidden_MD[first]))
     assert total_MV is not None
     return total_MV
 
 
+def sharing(heads: Sequence[Head]) -> list[list[int]]:
+    """Indices of the specialists by head: together where one linear layer serves several, else each alone."""
+    found: list[list[int]] = []
+    for j, head in enumerate(heads):
+        same = next((m for m in found if head.is_linear and heads[m[0]].module is head.module), None)
+        if same is None:
+            found.append([j])
+        else:
+            same.append(j)
+    return found
+
+
+def shared_logits(
+    gate_weights_MN: torch.Tensor,
+    hidden_MD: Sequence[torch.Tensor],
+    members: Sequence[int],
+    head: Head,
+    total_MV: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`total + scale (W (sum_j w_j h_j) + (sum_j w_j) b)` of the specialists that share a linear head, (M, V).
+
+    The weights are applied to the hidden states and the sum is made inside the product.
+    """
+    dtype, device = hidden_MD[members[0]].dtype, hidden_MD[members[0]].device
+    weights = [gate_weights_MN[..., j : j + 1].to(device) * head.scale for j in members]
+    mixed_MD, weight_M1 = hidden_MD[members[0]] * weights[0], weights[0]
+    for j, own_M1 in zip(members[1:], weights[1:], strict=True):
+        mixed_MD, weight_M1 = mixed_MD + hidden_MD[j] * own_M1, weight_M1 + own_M1
+    mixed_MD, matrix, bias = mixed_MD.to(dtype), head.weight(), head.bias()
+    if bias is not None:
+        total_MV = _add(total_MV, weight_M1 * at_least_float32(bias))
+    if total_MV is not None and total_MV.dtype == dtype and total_MV.device == device:
+        return torch.addmm(total_MV.flatten(0, -2), mixed_MD.flatten(0, -2), matrix.t()).view_as(total_MV)
+    return _add(total_MV, at_least_float32(functional.linear(mixed_MD, matrix)))
+
+
+def shared_slopes(
+    pull_MV: torch.Tensor, hidden_MD: Sequence[torch.Tensor], members: Sequence[int], head: Head
+) -> dict[int, torch.Tensor]:
+    """sum_v pull_v o_jv (M,) of each specialist that shares a linear head, by its index, from one product W^T pull."""
+    matrix, bias = head.weight(), head.bias()
+    pull_MV = pull_MV.to(matrix.device)
+    back_MD = at_least_float32(pull_MV.to(matrix.dtype) @ matrix)
+    constant_M: Any = 0.0 if bias is None else pull_MV @ at_least_float32(bias)
+    return {
+        j: head.scale * (torch.linalg.vecdot(back_MD, hidden_MD[j].to(back_MD.dtype)) + constant_M) for j in members
+    }
+
+
 def _add(total_MV: torch.Tensor | None, part_MV: torch.Tensor) -> torch.Tensor:
     return part_MV if total_MV is None else total_MV + part_MV.to(total_MV.device)
-
-
-def _add_linear(
-    total_MV: torch.Tensor | None, weight_M1: torch.Tensor, hidden_MD: torch.Tensor, head: Head
-) -> torch.Tensor:
-    """`total + w_j (W_j h_j + b_j)`, the weight applied to the hidden state, the sum made inside the product."""
-    factor_M1 = weight_M1 if head.scale == 1.0 else weight_M1 * head.scale
-    scaled_MD = (hidden_MD * factor_M1).to(hidden_MD.dtype)
-    matrix, bias = head.weight(), head.bias()
-    if bias is not None:
-        total_MV = _add(total_MV, factor_M1 * at_least_float32(bias))
-    if total_MV is not None and total_MV.dtype == scaled_MD.dtype and total_MV.device == scaled_MD.device:
-        return torch.addmm(total_MV.flatten(0, -2), scaled_MD.flatten(0, -2), matrix.t()).view_as(total_MV)
-    return _add(total_MV, at_least_float32(functional.linear(scaled_MD, matrix)))

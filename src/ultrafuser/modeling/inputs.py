@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers.modeling_utils import slice_logits_to_keep
 
 IGNORED = -100
 
@@ -109,7 +110,7 @@ def pad_prompts(examples: Sequence[Sequence[Sequence[int]]], n: int, pad_token_i
 @dataclass(frozen=True)
 class Responses:
     """The training form, checked. Fields: ids (B, N, T); columns each specialist needs; kept (B, R) response positions;
-    their batch rows (M,); their place in each specialist's sequence (M, N)."""
+    their batch rows (M,); their place in each specialist's sequence (M, N), -1 where it takes no part."""
 
     sequence_ids: torch.Tensor
     lengths: list[int]
@@ -124,10 +125,17 @@ class Responses:
         """
         return Columns(self.sequence_ids[:, j, : self.lengths[j]])
 
+    @property
+    def available(self) -> torch.Tensor:
+        """(M, N) bool: which specialists take part at the kept positions."""
+        return self.index >= 0
+
     def gather(self, states_BTD: torch.Tensor, j: int) -> torch.Tensor:
-        """Specialist j's hidden states at the kept positions, (M, D)."""
+        """Specialist j's hidden states at the kept positions, (M, D); zero where it takes no part."""
         rows, index = self.rows.to(states_BTD.device), self.index[:, j].to(states_BTD.device)
-        return states_BTD[rows, index]
+        if bool((index >= 0).all()):
+            return states_BTD[rows, index]
+        return states_BTD[rows, index.clamp_min(0)] * (index >= 0).unsqueeze(-1)
 
     def spread(self, values_M: torch.Tensor) -> torch.Tensor:
         """Values of the kept positions (M, ...) put back in place, (B, R, ...), zero elsewhere."""
@@ -147,8 +155,13 @@ def check_responses(
     response_index: torch.Tensor | None,
     labels: torch.Tensor | None,
     n: int,
+    *,
+    shared: bool = True,
 ) -> Responses:
-    """Check the training form. Raises ValueError naming the tensor, its shape and what it should be."""
+    """Check the training form. Raises ValueError naming the tensor, its shape and what it should be.
+
+    Unless the tokenizer is `shared`, -1 in `response_index` says that a specialist takes no part in a position.
+    """
     if sequence_ids.ndim != 3 or sequence_ids.shape[1] != n:
         raise ValueError(f"sequence_ids: shape {tuple(sequence_ids.shape)}, expected (batch, {n} specialists, columns)")
     if response_index is None:
@@ -176,8 +189,10 @@ def check_responses(
     rows_M = keep_BR.nonzero()[:, 0]
     index_MN = response_index.transpose(1, 2)[keep_BR]
     ends_MN = T if sequence_mask is None else sequence_mask.sum(dim=-1)[rows_M]
-    if bool(((index_MN < 0) | (index_MN >= ends_MN)).any()):
+    if bool(((index_MN < (0 if shared else -1)) | (index_MN >= ends_MN)).any()):
         raise ValueError("response_index: points outside a specialist's own sequence (padding not counted)")
+    if not shared and not bool((index_MN >= 0).any(-1).all()):
+        raise ValueError("response_index: -1 for every specialist at a position; the canonical one has them all")
     return Responses(sequence_ids, lengths, keep_BR, rows_M, index_MN)
 
 
@@ -209,3 +224,23 @@ def forced_weights(given: Any, shape: torch.Size, n: int, device: torch.device) 
         raise ValueError("gate_weights: weights must be at least 0 and sum to 1 over the specialists")
     weights = weights[:, None] if weights.ndim == 2 else weights
     return weights.expand(*shape, n)
+
+
+def keep_available(weights_MN: torch.Tensor, available_MN: torch.Tensor) -> torch.Tensor:
+    """Weights without those of specialists that take no part, scaled to sum to one again; all 0 where none is left."""
+    kept_MN = weights_MN * available_MN.to(weights_MN.device)
+    return kept_MN / kept_MN.sum(-1, keepdim=True).clamp_min(torch.finfo(kept_MN.dtype).tiny)
+
+
+def mean_loss(loss_M: torch.Tensor, items: torch.Tensor | int | None) -> torch.Tensor:
+    """Mean over the positions, or their sum over `items`; zero where there are no positions."""
+    if items is None:
+        return loss_M.sum() / max(loss_M.shape[0], 1)
+    return loss_M.sum() / (items.to(loss_M.device) if isinstance(items, torch.Tensor) else items)
+
+
+def keep_columns(given: Any, logits_to_keep: int | torch.Tensor, columns: int) -> Any:
+    """Forced weights for every column, cut to the columns kept."""
+    if isinstance(given, torch.Tensor) and given.ndim == 3 and given.shape[1] == columns:
+        return slice_logits_to_keep(given, logits_to_keep)
+    return given

@@ -20,7 +20,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from ultrafuser.modeling.fusion import FUSION_RULES, mix_logits, mix_probabilities
-from ultrafuser.modeling.head import Head, fused_logits, fused_logits_reference
+from ultrafuser.modeling.head import Head, fused_logits, fused_logits_reference, shared_logits, shared_slopes, sharing
 
 CHUNK_BYTES = 256 * 2**20
 """Logits of one chunk, in bytes of float32; below this nothing is cut up."""
@@ -56,7 +56,7 @@ def response_loss(
     if gate_weights_MN.requires_grad and torch.is_grad_enabled() and _all_frozen(hidden_MD, heads):
         rows = max(1, chunk_bytes // (row_bytes * len(heads)))
         return _FrozenLoss.apply(gate_weights_MN, tuple(hidden_MD), heads, labels_M, rows)
-    return _by_chunks(_logit_rows, chunk_bytes // row_bytes, labels_M, gate_weights_MN, hidden_MD, heads, rule)
+    return by_chunks(_logit_rows, chunk_bytes // row_bytes, labels_M, gate_weights_MN, hidden_MD, heads, rule)
 
 
 def _all_frozen(hidden_MD: Sequence[torch.Tensor], heads: Sequence[Head]) -> bool:
@@ -64,7 +64,7 @@ def _all_frozen(hidden_MD: Sequence[torch.Tensor], heads: Sequence[Head]) -> boo
     return not learning and not any(p.requires_grad for head in heads for p in head.module.parameters())
 
 
-def _by_chunks(function: Any, rows: int, labels_M: torch.Tensor, *arguments: Any) -> torch.Tensor:
+def by_chunks(function: Any, rows: int, labels_M: torch.Tensor, *arguments: Any) -> torch.Tensor:
     """`function` on pieces of `rows` positions, each made again in the backward pass; only tensors are cut."""
     rows = max(1, rows)
     if labels_M.shape[0] <= rows:
@@ -106,7 +106,7 @@ def _probability_loss(
     """-log sum_j w_j p_j(label): N columns of log-probabilities, one specialist's logits at a time."""
     device = gate_weights_MN.device
     own = [
-        -_by_chunks(_own_rows, rows, labels_M, hidden, head).to(device)
+        -by_chunks(_own_rows, rows, labels_M, hidden, head).to(device)
         for hidden, head in zip(hidden_MD, heads, strict=True)
     ]
     return mixed_label_loss(gate_weights_MN, torch.stack(own, dim=-1))
@@ -158,15 +158,30 @@ class _FrozenLoss(Function):
 def _loss_and_slope(
     gate_weights_MN: torch.Tensor, hidden_MD: Sequence[torch.Tensor], heads: Sequence[Head], labels_M: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss (M,) and its derivative by each gate weight (M, N): sum_v p_v o_jv - o_jy."""
-    device = gate_weights_MN.device
-    own = [head.logits(hidden).to(device) for head, hidden in zip(heads, hidden_MD, strict=True)]
-    fused_MV = own[0] * gate_weights_MN[:, :1]
-    for j in range(1, len(own)):
-        fused_MV.addcmul_(own[j], gate_weights_MN[:, j : j + 1])
-    log_normaliser_M1 = fused_MV.logsumexp(dim=-1, keepdim=True)
+    """Loss (M,) and its derivative by each gate weight (M, N): sum_v p_v o_jv - o_jy.
+
+    Where specialists share a head W, that is (W^T p - W_y) h_j, and their logits are not made one by one.
+    """
+    device, groups = gate_weights_MN.device, sharing(heads)
     label_M1 = labels_M.to(device).unsqueeze(-1)
-    loss_M = (log_normaliser_M1 - fused_MV.gather(-1, label_M1)).squeeze(-1)
-    probabilities_MV = fused_MV.sub_(log_normaliser_M1).exp_()
-    slopes = [torch.linalg.vecdot(probabilities_MV, o) - o.gather(-1, label_M1).squeeze(-1) for o in own]
-    return loss_M, torch.stack(slopes, dim=-1).to(gate_weights_MN.dtype)
+    own: dict[int, torch.Tensor] = {}
+    total_MV: torch.Tensor | None = None
+    for members in groups:
+        j, head = members[0], heads[members[0]]
+        if len(members) > 1:
+            part_MV = shared_logits(gate_weights_MN, hidden_MD, members, head).to(device)
+            total_MV = part_MV if total_MV is None else total_MV.add_(part_MV)
+            continue
+        own[j], weight_M1 = head.logits(hidden_MD[j]).to(device), gate_weights_MN[:, j : j + 1]
+        total_MV = own[j] * weight_M1 if total_MV is None else total_MV.addcmul_(own[j], weight_M1)
+    assert total_MV is not None
+    log_normaliser_M1 = total_MV.logsumexp(dim=-1, keepdim=True)
+    loss_M = (log_normaliser_M1 - total_MV.gather(-1, label_M1)).squeeze(-1)
+    pull_MV = total_MV.sub_(log_normaliser_M1).exp_()  # probabilities
+    slopes = {j: torch.linalg.vecdot(pull_MV, o) - o.gather(-1, label_M1).squeeze(-1) for j, o in own.items()}
+    if len(own) < len(groups):
+        pull_MV.scatter_add_(-1, label_M1, -torch.ones_like(loss_M).unsqueeze(-1))
+    for members in groups:
+        if len(members) > 1:
+            slopes |= shared_slopes(pull_MV, hidden_MD, members, heads[members[0]])
+    return loss_M, torch.stack([slopes[j].to(device) for j in range(len(heads))], dim=-1).to(gate_weights_MN.dtype)

@@ -51,6 +51,23 @@ class Manner:
             "quantisation": self.quantisation.get(name),
         }
 
+    def together(self, members: Iterable[str], label: str) -> dict[str, Any]:
+        """As `of(label)`, for specialists that share one base: what one of them is given holds for all.
+
+        Raises ValueError where two are given different devices or quantisations.
+        """
+        members, settings = list(members), self.of(label)
+        for field_name, given in (("device", self.devices), ("quantisation", self.quantisation)):
+            told = {name: given[name] for name in members if given.get(name) is not None}
+            if len(set(map(str, told.values()))) > 1:
+                shown = ", ".join(f"{name} {value}" for name, value in told.items())
+                raise ValueError(
+                    f"specialists.{next(iter(told))}.{field_name}: {shown}, but they share one base; give all the same"
+                )
+            if told:
+                settings[field_name] = next(iter(told.values()))
+        return settings
+
     def _format(self, name: str) -> Any:
         return needed_format(self.quantisation, self.dtype.get(name) if isinstance(self.dtype, Mapping) else self.dtype)
 

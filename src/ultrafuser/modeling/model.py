@@ -10,15 +10,16 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_utils import slice_logits_to_keep
 
 from ultrafuser.modeling import assemble, checkpoint
+from ultrafuser.modeling.adapter_entries import build_module
 from ultrafuser.modeling.assemble import Source
 from ultrafuser.modeling.cache import SpecialistCache
 from ultrafuser.modeling.configuration import UltraFuserConfig
 from ultrafuser.modeling.decoding import FusedGenerationMixin
-from ultrafuser.modeling.gate import Gate, build_gate, normalise
+from ultrafuser.modeling.gate import Gate, build_gate
 from ultrafuser.modeling.head import fused_logits
 from ultrafuser.modeling.inputs import (
     IGNORED,
@@ -28,6 +29,8 @@ from ultrafuser.modeling.inputs import (
     check_prompts,
     check_responses,
     forced_weights,
+    keep_columns,
+    mean_loss,
     own_columns,
     spread,
 )
@@ -36,12 +39,13 @@ from ultrafuser.modeling.manner import Manner
 from ultrafuser.modeling.output import UltraFuserOutput
 from ultrafuser.modeling.reading import read_all
 from ultrafuser.modeling.registration import register
+from ultrafuser.modeling.responding import RespondingMixin
 
 # Sent along by Transformers or by our collator, without meaning here.
 _HARMLESS = frozenset({"return_dict", "output_attentions", "category", "token_type_ids"})
 
 
-class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMixin):
+class UltraFuserForCausalLM(RespondingMixin, FusedGenerationMixin, PreTrainedModel, GenerationMixin):
     """n specialists and a gate as one Transformers causal LM.
 
     Made by `from_specialists` or `from_pretrained`. `forward` has two forms, see there.
@@ -58,19 +62,20 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
     _keep_in_fp32_modules_strict = (r"^gate\.",)
     gate: Gate
 
-    def __init__(self, config: UltraFuserConfig, specialists: Sequence[PreTrainedModel] | None = None) -> None:
+    def __init__(self, config: UltraFuserConfig, specialists: Sequence[Any] | None = None) -> None:
         """Build from the configuration, or around specialists in memory. Prefer `from_specialists`."""
         requested = config._attn_implementation
         super().__init__(config)
         options = {} if requested is None else {"attn_implementation": requested}
-        for j, sub_config in enumerate(config.specialist_configs):
+        sub_configs = config.specialist_configs
+        for group in config.groups:
             # Attributes, not a ModuleList: tied weights and no-split modules are gathered from direct children only.
+            first = group.members[0]
             if specialists is None:
-                dtype = torch.get_default_dtype()
-                specialist = AutoModelForCausalLM.from_config(sub_config, dtype=dtype, **options)
+                module = build_module(config, group, sub_configs[first], options)
             else:
-                specialist = specialists[j]
-            setattr(self, f"specialist{j}", specialist)
+                module = getattr(specialists[first], "module", specialists[first])
+            setattr(self, group.name, module)
         self.gate = build_gate(config.gate, config.hidden_sizes).float()
         self.post_init()
 
@@ -119,7 +124,8 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
 
         Training form: `sequence_ids`, `sequence_mask` (B, N, T), right-padded: each specialist's own sequence;
         `response_index` (B, N, R): where in it the token before response token r stands; `labels` or `shift_labels`
-        (B, R), the response tokens, -100 where padded. Logits only with `return_logits=True`.
+        (B, R), the response tokens, -100 where padded. Logits only with `return_logits=True`. Where tokenizers differ
+        it is the only form: labels are canonical, `response_index` is -1 where a specialist takes no part.
 
         `gate_weights` (N,), (B, N) or (B, K, N) replaces the gate's; top-k does not apply to it. The loss is the mean
         over labels that are not -100 in nats, or their sum over `num_items_in_batch`.
@@ -133,9 +139,17 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
         wants_hidden = bool(output_hidden_states)
         if sequence_ids is not None:
             targets = labels if shift_labels is None else shift_labels
-            form = check_responses(sequence_ids, sequence_mask, response_index, targets, self.n_specialists)
+            shared = not self.config.vocabularies
+            form = check_responses(
+                sequence_ids, sequence_mask, response_index, targets, self.n_specialists, shared=shared
+            )
             return self._respond(form, targets, gate_weights, bool(return_logits), num_items_in_batch, wants_hidden)
         assert input_ids is not None
+        if self.config.vocabularies:
+            raise ValueError(
+                "input_ids: the specialists' tokenizers differ, so that no ids are common to all; generate with "
+                "ultrafuser.generation (stream, generate_batch), or pass sequence_ids (training form)"
+            )
         check_prompts(input_ids, prompt_ids, prompt_mask, self.n_specialists)
         learning = labels is not None or shift_labels is not None
         cache = self._cache(past_key_values, use_cache, learning)
@@ -146,7 +160,7 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
             views = own_columns(input_ids, attention_mask, prompt_ids, prompt_mask, past)
         hidden = read_all(self, views, cache)
         if not learning:
-            gate_weights = _keep_columns(gate_weights, logits_to_keep, input_ids.shape[1])
+            gate_weights = keep_columns(gate_weights, logits_to_keep, input_ids.shape[1])
             hidden = [slice_logits_to_keep(states, logits_to_keep) for states in hidden]
         output = self._fuse(hidden, gate_weights, return_logits is not False)
         output.past_key_values = cache
@@ -164,11 +178,6 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
             return given
         wanted = use_cache if use_cache is not None else self.config.use_cache and not learning and not self.training
         return self.new_cache() if wanted else None
-
-    def _weigh(self, hidden: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The gate's weights (..., N), in float32 also under autocast."""
-        with torch.autocast(device_type=hidden[0].device.type, enabled=False):
-            return normalise(self.gate(hidden), self.config.fusion["top_k"])
 
     def _fuse(self, hidden: Sequence[torch.Tensor], given: Any, with_logits: bool) -> UltraFuserOutput:
         """Weights (B, K, N) and fused logits (B, K, V) of hidden states (B, K, D_j)."""
@@ -195,7 +204,7 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
             weights = output.gate_weights[keep.to(output.gate_weights.device)]
             loss_M = response_loss(weights, rows, heads, self.config.fusion["rule"], labels_M)
         output.token_loss = spread(loss_M, keep)
-        output.loss = _mean(loss_M, items)
+        output.loss = mean_loss(loss_M, items)
 
     def _respond(
         self,
@@ -209,19 +218,14 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
         """The training form: everything after the specialists happens at response positions only."""
         states = read_all(self, [form.columns(j) for j in range(self.n_specialists)])
         hidden = [form.gather(states_BTD, j) for j, states_BTD in enumerate(states)]
-        if given is None:
-            weights = self._weigh(hidden)
-        else:
-            weights = forced_weights(given, form.keep.shape, self.n_specialists, hidden[0].device)[form.keep]
-        heads, rule = self.heads, self.config.fusion["rule"]
+        if given is not None:
+            given = forced_weights(given, form.keep.shape, self.n_specialists, hidden[0].device)[form.keep]
+        weights, loss_M = self.respond(hidden, None if labels is None else labels[form.keep], form.available, given)
         output = UltraFuserOutput(gate_weights=form.spread(weights))
-        if labels is not None:
-            labels_M = labels[form.keep]
-            check_labels(labels_M, heads[0].vocab_size)
-            loss_M = response_loss(weights, hidden, heads, rule, labels_M)
-            output.loss, output.token_loss = _mean(loss_M, items), form.spread(loss_M)
+        if loss_M is not None:
+            output.loss, output.token_loss = mean_loss(loss_M, items), form.spread(loss_M)
         if with_logits:
-            output.logits = form.spread(fused_logits(weights, hidden, heads, rule))
+            output.logits = form.spread(self.response_logits(weights, hidden))
         if wants_hidden:
             output.hidden_states = tuple(form.spread(states) for states in hidden)
         return output
@@ -241,10 +245,15 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
         device: str | torch.device | None = None,
         vocab_size: int | None = None,
         revisions: Mapping[str, str] | None = None,
+        bases: Mapping[str, Source] | None = None,
+        base_revisions: Mapping[str, str] | None = None,
         devices: Mapping[str, Any] | None = None,
         quantisation: Mapping[str, str | None] | None = None,
     ) -> "UltraFuserForCausalLM":
         """Fuse specialists given as {name: folder, Hub id, or model in memory}; the gate, from `seed`, is untrained.
+
+        A source may be a low-rank adapter (PEFT): specialists on one base, and the base itself, share it and run in one
+        pass. `bases`: {name: base} where it is not the one that the adapter names, `base_revisions` for those on a Hub.
 
         `templates`: per specialist a template's name, .jinja path or source, or None for its tokenizer's own.
         `gate`: a row of GATES, or {"type": ..., "hidden_size": ...}. `fusion`: a row of FUSION_RULES, or {"rule": ...,
@@ -257,7 +266,7 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
         return assemble.assemble(
             cls, sources, templates=templates, gate=gate, fusion=fusion, seed=seed,
             manner=Manner(dtype, device, devices or {}, quantisation or {}),
-            vocab_size=vocab_size, revisions=revisions,
+            vocab_size=vocab_size, revisions=revisions, bases=bases, base_revisions=base_revisions,
         )  # fmt: skip
 
     @classmethod
@@ -285,20 +294,6 @@ class UltraFuserForCausalLM(FusedGenerationMixin, PreTrainedModel, GenerationMix
     def push_to_hub(self, repo_id: str, *, gate_only: bool = False, **kwargs: Any) -> Any:
         """Save to a temporary folder and upload it with its model card, see `checkpoint.push_folder`."""
         return checkpoint.push_folder(self, repo_id, gate_only, kwargs)
-
-
-def _mean(loss_M: torch.Tensor, items: torch.Tensor | int | None) -> torch.Tensor:
-    """Mean over the positions, or their sum over `items`; zero where there are no positions."""
-    if items is None:
-        return loss_M.sum() / max(loss_M.shape[0], 1)
-    return loss_M.sum() / (items.to(loss_M.device) if isinstance(items, torch.Tensor) else items)
-
-
-def _keep_columns(given: Any, logits_to_keep: int | torch.Tensor, columns: int) -> Any:
-    """Forced weights for every column, cut to the columns kept."""
-    if isinstance(given, torch.Tensor) and given.ndim == 3 and given.shape[1] == columns:
-        return slice_logits_to_keep(given, logits_to_keep)
-    return given
 
 
 register()  # where this module was itself what imported the Auto classes

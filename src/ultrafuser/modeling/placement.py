@@ -13,7 +13,8 @@ STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
 
 @dataclass(frozen=True)
 class Placement:
-    """Devices of the specialists by number and of the gate, None where not said; or a map for Accelerate to carry out.
+    """Devices of the specialists (of a group of them) by number and of the gate, None where not said; or a map for
+    Accelerate to carry out.
 
     `spread` is a strategy ("auto") or a map finer than whole specialists; `limits` are Accelerate's settings for it.
     """
@@ -24,7 +25,7 @@ class Placement:
     limits: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, j: int) -> Any:
-        """Device to open specialist j on; None where it is not said or comes later."""
+        """Device to open specialist (or group) j on; None where it is not said or comes later."""
         return self.specialists.get(j)
 
 
@@ -44,7 +45,7 @@ def check_device(device: Any, name: str) -> torch.device:
 
 
 def read_device_map(options: dict[str, Any], names: Sequence[str]) -> Placement:
-    """Take `device_map` and what goes with it out of Transformers' keyword arguments.
+    """Take `device_map` and what goes with it out of Transformers' keyword arguments; `names` are those of the groups.
 
     Raises ValueError for devices that are not here and for parts that the model does not have.
     """
@@ -60,7 +61,7 @@ def read_device_map(options: dict[str, Any], names: Sequence[str]) -> Placement:
         return Placement(spread=given, limits=limits)
     if not isinstance(given, Mapping):
         given = {"": given}
-    parts = {f"specialist{j}": j for j in range(len(names))}
+    parts = {name: j for j, name in enumerate(names)}
     for part in given:
         if part and part.partition(".")[0] not in (*parts, "gate"):
             raise ValueError(f"device_map: no part {part!r}; there are {', '.join([*parts, 'gate'])}")

@@ -27,6 +27,13 @@ def read_all(model: Any, views: Sequence[Columns], cache: SpecialistCache | None
     return hidden
 
 
+def read_one(model: Any, j: int, view: Columns) -> torch.Tensor:
+    """Specialist j's last hidden states (B, Q, D_j), without a cache; its whole group reads the view."""
+    group = next(group for group in model.config.groups if j in group.members)
+    states = read_module(getattr(model, group.name), stack_columns([view] * len(group.members)), None)
+    return states.chunk(len(group.members))[group.members.index(j)]
+
+
 def read_module(module: Any, view: Columns, cache: Any) -> torch.Tensor:
     """Last hidden states of one pass, where the module lies; no graph is kept where nothing in it learns."""
     view = view.to(module.get_input_embeddings().weight.device)

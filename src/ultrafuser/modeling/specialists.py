@@ -161,7 +161,7 @@ def check_weights(folder: Path, field: str) -> None:
 
 
 def open_specialist(
-    source: str | os.PathLike,
+    source: str | os.PathLike | Origin,
     revision: str | None = None,
     dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
@@ -181,7 +181,7 @@ def open_specialist(
     dtype = number_format(needed_format({field: quantisation}, dtype), f"{field}.dtype")
     check_quantisation(quantisation, f"{field}.quantisation", dtype)
     place = None if device is None else check_device(device, f"{field}.device")
-    origin = resolve(source, revision, field)
+    origin = source if isinstance(source, Origin) else resolve(source, revision, field)
     options: dict[str, Any] = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
     found = read_config(origin.path, field)
     check_causal(found, field)

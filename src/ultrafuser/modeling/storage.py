@@ -89,6 +89,8 @@ def _move_in(temporary: Path, target: Path) -> None:
     new = sorted(path for path in temporary.iterdir())
     names = {path.name for path in new}
     for path in sorted(new, key=lambda path: path.name == "config.json"):
+        if path.is_dir():
+            shutil.rmtree(target / path.name, ignore_errors=True)
         os.replace(path, target / path.name)
     for pattern in MODEL_FILES[1:]:
         for path in target.glob(pattern):

@@ -6,7 +6,9 @@ import torch
 from safetensors import safe_open
 
 from ultrafuser import gguf
+from ultrafuser.adapter_files import read_adapter
 from ultrafuser.hashing import weight_files
+from ultrafuser.modeling.adapter_folders import read_matrices
 from ultrafuser.modeling.quantisation import is_quantised, quantisation_of, stored_parts
 from ultrafuser.modeling.specialists import Origin, open_specialist
 
@@ -21,6 +23,19 @@ def check_unchanged(name: str, specialist: Any, origin: Origin) -> None:
             f"specialists.{name}: its weights differ from those in {str(origin.path)!r} (first in {key}), so it "
             "was trained after it was opened; a gate-only checkpoint would lose that. Save without gate_only"
         )
+
+
+def check_adapter_unchanged(name: str, specialist: Any, origin: Origin) -> None:
+    """As `check_unchanged` for the adapter of a specialist that shares its base."""
+    stored = read_matrices(read_adapter(origin.folder, f"specialists.{name}"), origin).layers
+    for layer, one in specialist.adapter().layers.items():
+        pairs = zip((one.A, one.B), (stored[layer].A, stored[layer].B), strict=True)
+        if not all(torch.equal(mine.detach().cpu(), theirs.to(mine.dtype)) for mine, theirs in pairs):
+            raise ValueError(
+                f"specialists.{name}: its adapter differs from that in {str(origin.path)!r} (first in {layer}), so it "
+                "was trained after it was opened; a gate-only checkpoint would lose that. Save without gate_only, or "
+                "the adapter with save_adapter"
+            )
 
 
 def first_change(specialist: Any, origin: Origin) -> str | None:

@@ -14,6 +14,22 @@ from ultrafuser.tokens.table import TokenTable
 __all__ = ["Alignment"]
 
 MISSING = -1
+LEAST_TOKENS = 0.05
+"""Below this share of canonical tokens that another tokenizer has too, fusing is refused: it would hardly take part."""
+LEAST_BYTES = 0.5
+"""The same for the share of bytes of ordinary text, code and numbers (`TRIAL`) in such tokens."""
+TRIAL = """Dear reader, the weather was fine on Tuesday; in the evening, however, it began to rain, and we stayed in.
+First we add the two numbers: 128 + 37 = 165. Then we multiply by 3, which gives 495. The answer is 495.
+
+def largest(values: list[int]) -> int:
+    best = values[0]
+    for value in values[1:]:
+        if value > best:
+            best = value
+    return best
+
+for (int i = 0; i < n; i++) { total += weights[i] * x[i]; }  // dot product
+"""
 
 
 class Alignment:
@@ -68,6 +84,28 @@ class Alignment:
         """What an entry of the union spells; None for special tokens."""
         known = len(self.tables[0])
         return self.tables[0].text[entry] if entry < known else self.strings[entry - known]
+
+    def coverage(self, j: int, data: bytes = TRIAL.encode()) -> float:
+        """Share of the bytes of a text in canonical tokens that tokenizer j could have predicted as a whole: it has
+        them too, and its own cutting of the text has a boundary before them."""
+        first, other = self.tables[0], self.tables[j]
+        starts = {0, *other.boundaries(other.encode(data))}
+        ids, at, covered = first.encode(data), 0, 0
+        for i, end in zip(ids, first.boundaries(ids), strict=True):
+            covered += (end - at) * (at in starts and self.from_union[j][i] != MISSING)
+            at = end
+        return covered / max(len(data), 1)
+
+    def check_overlap(self, names: Sequence[str]) -> None:
+        """Raise ValueError, with the figures, where a tokenizer has too little in common with the canonical one."""
+        for j, name in enumerate(names):
+            tokens, covered = self.overlap[j], self.coverage(j)
+            if tokens < LEAST_TOKENS or covered < LEAST_BYTES:
+                raise ValueError(
+                    f"specialists.{name}: its tokenizer has {tokens:.1%} of the tokens of {names[0]}'s (at least "
+                    f"{LEAST_TOKENS:.0%} needed), which make up {covered:.1%} of ordinary text (at least "
+                    f"{LEAST_BYTES:.0%}); fuse specialists whose tokenizers have more in common"
+                )
 
     def _join(self, table: TokenTable, entries: dict[bytes, int], again: dict[tuple[bytes, int], int]) -> np.ndarray:
         """The entries of a tokenizer's ids (V_j,); strings that are new get one."""

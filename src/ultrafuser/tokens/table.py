@@ -26,6 +26,7 @@ class TokenTable:
         ids: the id of a byte string; where several spell it, an ordinary piece before a byte piece, then the lowest.
         copies: further ids of a byte string, as (bytes, how many come before it, id).
         eos: all ids that end an answer; `end` is the one that is written, None where there is none.
+        tokenizer: the Transformers tokenizer that it was read from.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class TokenTable:
                 if not 0 <= i < len(self.text):
                     raise ValueError(f"tokenizer: end of sequence is token {i}, the head has {len(self.text)} rows")
                 self.text[i] = None
-            self._tokenizer = tokenizer
+            self.tokenizer = tokenizer
             self._copy = without_prefix_space(backend) if adds_prefix_space(backend) else None
             self._index(byte_ids)
             self._verify()
@@ -97,7 +98,7 @@ class TokenTable:
     def _own_ids(self, text: str) -> list[int]:
         if self._copy is not None:
             return self._copy.encode(text, add_special_tokens=False).ids
-        encoded = self._tokenizer(
+        encoded = self.tokenizer(
             text, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
         )
         return encoded["input_ids"]

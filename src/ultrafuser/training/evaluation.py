@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from accelerate.utils import send_to_device
 
-from ultrafuser.data import ResponseCollator, ResponseDataset
+from ultrafuser.data import Example, ResponseCollator, ResponseDataset
 from ultrafuser.data.collator import IGNORE
-from ultrafuser.modeling.gate import normalise
-from ultrafuser.modeling.inputs import forced_weights
-from ultrafuser.modeling.loss import response_loss
+from ultrafuser.modeling.inputs import forced_weights, spread
+from ultrafuser.training.alone import loss_alone, only_specialist
 from ultrafuser.training.stored import StoredCollator, StoredStates
 from ultrafuser.training.stored_fusion import fused_from_states
 
@@ -97,23 +96,28 @@ def evaluate_many(
     """`evaluate_response_loss` for several weightings at once, for example {"fused": None, "text": (1, 0, 0)}.
 
     The specialists read each batch once; only gate and head run for each weighting. Batches hold examples of like
-    length. Raises ValueError for a weighting that does not fit the number of specialists.
+    length. Where tokenizers differ, a weighting that leaves one specialist alone is measured over its own tokens of the
+    answers, and counted per canonical token: every loss is that of the same bytes. Raises ValueError for a weighting
+    that does not fit the number of specialists.
     """
     _check(model, dataset, weightings, batch_size)
     found: dict[str, list[ExampleLoss | None]] = {name: [None] * len(dataset) for name in weightings}
     collator = ResponseCollator(getattr(model.config, "pad_token_id", None))
+    alone = {name: j for name, w in weightings.items() if (j := only_specialist(model, w)) is not None}
+    together = {name: weighting for name, weighting in weightings.items() if name not in alone}
     order = np.argsort(-dataset.lengths, kind="stable").tolist()
     training = {module: module.training for module in [model, model.gate, *model.specialists]}
     model.eval()
     try:
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
-            batch = collator([dataset[index] for index in indices])
-            for name, rows in _evaluate_batch(model, batch, weightings).items():
-                for index, row in zip(indices, rows, strict=True):
-                    example = dataset[index]
-                    category = dataset.categories[example.category]
-                    found[name][index] = ExampleLoss(example.id, category, row[0], int(row[1]), tuple(row[2:]))
+            examples = [dataset[index] for index in indices]
+            results = {name: loss_alone(model, examples, j) for name, j in alone.items()}
+            if together:
+                results |= _evaluate_batch(model, collator(examples), together)
+            for name, rows in results.items():
+                for index, example, row in zip(indices, examples, rows, strict=True):
+                    found[name][index] = _example_loss(dataset, example, row)
             if progress is not None:
                 progress(start + len(indices), len(order))
     finally:
@@ -124,6 +128,11 @@ def evaluate_many(
         name: ResponseLoss([e for e in examples if e is not None], dataset.categories, names)
         for name, examples in found.items()
     }
+
+
+def _example_loss(dataset: ResponseDataset, example: Example, row: Sequence[float]) -> ExampleLoss:
+    category = dataset.categories[example.category]
+    return ExampleLoss(example.id, category, row[0], int(row[1]), tuple(row[2:]))
 
 
 @torch.no_grad()
@@ -142,8 +151,7 @@ def evaluate_stored(model: Any, stored: StoredStates, *, batch_size: int = 16) -
             output = fused_from_states(model, hidden, labels_BR, known)
             rows = _rows(output.token_loss, output.gate_weights, labels_BR != IGNORE)
             for (_, example), row in zip(pairs, rows, strict=True):
-                category = dataset.categories[example.category]
-                found.append(ExampleLoss(example.id, category, row[0], int(row[1]), tuple(row[2:])))
+                found.append(_example_loss(dataset, example, row))
     finally:
         model.gate.train(was_training)
     return ResponseLoss(found, dataset.categories, list(model.config.specialist_names))
@@ -159,23 +167,15 @@ def _evaluate_batch(
     output = model(**inputs, gate_weights=weightings[names[0]], output_hidden_states=len(names) > 1)
     keep_BR = inputs["labels"] != IGNORE
     results = {names[0]: _rows(output.token_loss, output.gate_weights, keep_BR)}
+    available_MN = (inputs["response_index"] >= 0).transpose(1, 2)[keep_BR]
     for name in names[1:]:
-        weights_BRN = _weights(model, output.hidden_states, weightings[name])
         kept = [hidden[keep_BR] for hidden in output.hidden_states]
-        rule = model.config.fusion["rule"]
-        rows_M = response_loss(weights_BRN[keep_BR], kept, model.heads, rule, inputs["labels"][keep_BR])
-        token_loss_BR = rows_M.new_zeros(keep_BR.shape).masked_scatter(keep_BR, rows_M)
-        results[name] = _rows(token_loss_BR, weights_BRN, keep_BR)
+        forced = weightings[name]
+        if forced is not None:
+            forced = forced_weights(forced, keep_BR.shape, model.n_specialists, kept[0].device)[keep_BR]
+        weights_MN, loss_M = model.respond(kept, inputs["labels"][keep_BR], available_MN, forced)
+        results[name] = _rows(spread(loss_M, keep_BR), spread(weights_MN, keep_BR), keep_BR)
     return results
-
-
-def _weights(model: Any, hidden_BRD: Sequence[torch.Tensor], weighting: Weighting) -> torch.Tensor:
-    """Weights (B, R, N) for hidden states already computed: the gate's, or forced ones."""
-    if weighting is None:
-        with torch.autocast(hidden_BRD[0].device.type, enabled=False):
-            return normalise(model.gate(hidden_BRD), model.config.fusion["top_k"])
-    first = hidden_BRD[0]
-    return forced_weights(weighting, first.shape[:-1], len(hidden_BRD), first.device)
 
 
 def _rows(token_loss_BR: torch.Tensor, weights_BRN: torch.Tensor, keep_BR: torch.Tensor) -> list[list[float]]:

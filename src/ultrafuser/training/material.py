@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from ultrafuser.data import (
 )
 from ultrafuser.recipe import DomainData, Recipe
 
-__all__ = ["Conversations", "Material", "encode", "load_material", "read_conversations"]
+__all__ = ["Conversations", "Material", "encode", "load_material", "participation_lines", "read_conversations"]
 
 Resolve = Callable[[str], str]
 LARGE = 5000  # conversations from which on encoding takes long enough to be told about
@@ -45,10 +45,12 @@ class Material:
     heldout: ResponseDataset | None
     removed: dict[str, int] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Counts by domain as plain JSON."""
+    def as_dict(self, specialists: Sequence[str] = ()) -> dict[str, Any]:
+        """Counts by domain as plain JSON; where tokenizers differ, also the share of response tokens that each of the
+        `specialists` takes part in."""
         tokens = self.train.response_tokens()
-        found = {}
+        shares = self.train.participation() or {}
+        found: dict[str, Any] = {}
         for name, count in self.train.counts().items():
             found[name] = {
                 "train": count,
@@ -58,6 +60,8 @@ class Material:
                 "dropped_too_long": self.train.dropped[name],
                 "removed_for_overlap": self.removed.get(name, 0),
             }
+            if name in shares:  # tokenizers differ
+                found[name]["participation"] = dict(zip(specialists, shares[name], strict=True))
         return found
 
 
@@ -70,6 +74,7 @@ def load_material(
 ) -> Material:
     """Read and encode all data of a recipe; `say` is told how far a large set is (about a thousand a second).
 
+    `tokenizer`: that of all, or the TokenTables of specialists whose tokenizers differ.
     Raises ValueError naming category, file, line and fix.
     """
     return encode(read_conversations(recipe, resolve_data), recipe, templates, tokenizer, say)
@@ -133,6 +138,16 @@ def encode(
     train = encoded("train")
     assert train is not None
     return Material(train, encoded("validation"), encoded("heldout"), conversations.removed)
+
+
+def participation_lines(dataset: ResponseDataset, specialists: Sequence[str]) -> list[str]:
+    """Sentences on the share of response tokens that each specialist takes part in, where tokenizers differ."""
+    return [
+        f"{category}: takes part in predicting "
+        + ", ".join(f"{name} {share:.1%}" for name, share in zip(specialists, shares, strict=True))
+        + " of the response tokens"
+        for category, shares in (dataset.participation() or {}).items()
+    ]
 
 
 def _split(

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ultrafuser.lookup import lookup
+from ultrafuser.modeling.adapters import freeze_base, is_shared
 from ultrafuser.modeling.quantisation import quantisation_of, stored_parts
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "save_weights",
     "select_trainable",
     "set_formats",
+    "thaw",
     "trainable_state",
 ]
 
@@ -37,21 +39,31 @@ TRAINABLE: dict[str, tuple[bool, bool]] = {"gate": (True, False), "all": (True, 
 def select_trainable(model: Any, what: str) -> list[nn.Module]:
     """Lets the gate, all, or the specialists learn and freezes the rest; returns the frozen specialists.
 
-    Of a specialist with a low-rank adapter (PEFT), the adapter alone learns.
+    Of a specialist with a low-rank adapter the adapter alone learns, and a base that several share never does.
     Raises ValueError for an unknown choice and where nothing can learn.
     """
     gate_learns, specialists_learn = lookup(TRAINABLE, what, "train")
     if specialists_learn:
         _refuse_quantised(model, what)
+    thaw(model)
     model.gate.requires_grad_(gate_learns)
-    for specialist in model.specialists:
-        adapter = [parameter for name, parameter in specialist.named_parameters() if ADAPTER_MARK in name]
-        specialist.requires_grad_(specialists_learn and not adapter)
+    for body in model.bodies:
+        adapter = [parameter for name, parameter in body.named_parameters() if ADAPTER_MARK in name]
+        if adapter or not specialists_learn:
+            body.requires_grad_(False)
         for parameter in adapter:
             parameter.requires_grad_(specialists_learn)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"train: {what!r} leaves nothing to learn; choose one of {', '.join(TRAINABLE)}")
     return [] if specialists_learn else list(model.specialists)
+
+
+def thaw(model: Any) -> None:
+    """Let everything learn but the bases that several specialists share."""
+    model.requires_grad_(True)
+    for body in model.bodies:
+        if is_shared(body):
+            freeze_base(body)
 
 
 def _refuse_quantised(model: Any, what: str) -> None:
@@ -97,7 +109,7 @@ def set_formats(model: Any, half: Mapping[int, torch.dtype], learning: bool) -> 
     `half` maps the index of each such specialist to its own number format, which it has whenever it is frozen.
     """
     for place, dtype in half.items():
-        model.specialist(place).to(torch.float32 if learning else dtype)
+        model.specialist(place).to(torch.float32 if learning else dtype)  # of an adapter on a base, the adapter alone
 
 
 def fingerprint_of_weights(model: nn.Module) -> dict[str, str]:

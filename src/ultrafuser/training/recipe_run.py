@@ -13,12 +13,14 @@ import torch
 from accelerate import PartialState
 from transformers import TrainerCallback
 
+from ultrafuser.adapter_files import find_base, is_adapter, read_adapter
 from ultrafuser.modeling import UltraFuserForCausalLM, save_fused
-from ultrafuser.modeling.specialists import open_tokenizer
+from ultrafuser.modeling.specialists import Origin, open_tokenizer
 from ultrafuser.modeling.specialists import resolve as find_origin
 from ultrafuser.recipe import Recipe
+from ultrafuser.tokens import difference
 from ultrafuser.training.evaluation import evaluate_many, evaluate_response_loss
-from ultrafuser.training.material import Material, load_material
+from ultrafuser.training.material import Material, load_material, participation_lines
 from ultrafuser.training.results import TrainingResult
 from ultrafuser.training.stages import run_stages
 from ultrafuser.training.work import HELDOUT_FILE, finish_run, is_unfinished, work_folder, write_json
@@ -31,7 +33,8 @@ Losses = dict[str, dict[str, float]]  # method -> domain -> nats per token
 
 @dataclass
 class RecipeResult:
-    """What a run of a recipe gave; `heldout` holds losses by method and domain where there is held-out data."""
+    """What a run of a recipe gave; `heldout` holds losses by method and domain where there is held-out data, in nats
+    per response token (of the canonical tokenizer), `heldout_per_byte` the same in nats per byte of the answers."""
 
     output: str
     specialists: list[str]
@@ -39,6 +42,7 @@ class RecipeResult:
     training: TrainingResult
     heldout: Losses = field(default_factory=dict)
     heldout_gate_weights: dict[str, dict[str, float]] = field(default_factory=dict)
+    heldout_per_byte: Losses = field(default_factory=dict)
     seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -73,7 +77,10 @@ def train_recipe(
     say("opening the specialists")
     model, tokenizer = build_model(recipe, resolve)
     say("reading and encoding the data")
-    material = load_material(recipe, list(model.config.templates), tokenizer, resolve_data, say)
+    encoding = tokenizer if model.alignment is None else model.alignment.tables
+    material = load_material(recipe, list(model.config.templates), encoding, resolve_data, say)
+    for line in participation_lines(material.train, list(model.config.specialist_names)):
+        say(line)
     before: Losses = {}
 
     def measure_parts() -> None:
@@ -96,12 +103,14 @@ def train_recipe(
         before_stages=measure_parts,
         say=say,
     )
-    found = RecipeResult(str(output), list(model.config.specialist_names), material.as_dict(), result, before)
+    names = list(model.config.specialist_names)
+    found = RecipeResult(str(output), names, material.as_dict(names), result, before)
     if material.heldout is not None:
         say("measuring the fused model on the held-out data")
         fused = evaluate_response_loss(model, material.heldout)
         found.heldout["fused"] = fused.by_category()
         found.heldout_gate_weights = fused.mean_weights()
+        found.heldout_per_byte = material.heldout.per_byte(found.heldout)
     if PartialState().is_main_process:
         say(f"saving to {output}")
         save_fused(
@@ -140,26 +149,40 @@ def _refuse_quantised(recipe: Recipe) -> None:
 
 def build_model(recipe: Recipe, resolve: Resolve = str) -> tuple[Any, Any]:
     """The fused model of a recipe, gate untrained, on the recipe's device, and its tokenizer."""
-    sources: dict[str, Any] = {}
-    origins = {}
-    for name, spec in recipe.specialists.items():
-        sources[name] = spec.source if spec.is_hub else resolve(spec.source)
-        origins[name] = find_origin(sources[name], spec.revision, f"specialists.{name}.source")
+    specialists = recipe.specialists
+    sources: dict[str, Any] = {n: s.source if s.is_hub else resolve(s.source) for n, s in specialists.items()}
+    bases = {n: resolve(s.base) if s.base_revision is None else s.base for n, s in specialists.items() if s.base}
+    origins = {n: find_origin(sources[n], s.revision, f"specialists.{n}.source") for n, s in specialists.items()}
     canonical = recipe.tokenizer_name
-    tokenizer = open_tokenizer(origins[canonical], f"specialists.{canonical}.source")
-    own = {name: spec.dtype or recipe.dtype for name, spec in recipe.specialists.items()}
-    told = any(spec.dtype is not None for spec in recipe.specialists.values())
+    tokenizer = open_tokenizer(
+        _tokenizer_place(origins[canonical], bases.get(canonical), specialists[canonical].base_revision, canonical),
+        f"specialists.{canonical}.source",
+    )
+    for name, spec in specialists.items():
+        if spec.dtype is not None and is_adapter(origins[name].folder):
+            raise ValueError(
+                f"specialists.{name}.dtype: {spec.dtype!r} given, but an adapter has its base's format; remove it"
+            )
+    first = next(iter(sources))
+    if first != canonical:
+        place = _tokenizer_place(origins[first], bases.get(first), specialists[first].base_revision, first)
+        if difference({canonical: tokenizer, first: open_tokenizer(place)}):
+            sources = {canonical: sources[canonical], **sources}  # the canonical tokenizer is the first specialist's
+    own = {name: spec.dtype or recipe.dtype for name, spec in specialists.items()}
+    told = any(spec.dtype is not None for spec in specialists.values())
     model = UltraFuserForCausalLM.from_specialists(
         sources,
-        templates={name: spec.template for name, spec in recipe.specialists.items()},
+        templates={name: spec.template for name, spec in specialists.items()},
         gate=recipe.gate.model_dump(exclude_none=True),
         fusion=recipe.fusion.model_dump(),
         seed=recipe.seed,
         dtype=own if told else recipe.dtype,
         device=pick_device(recipe.device),
-        devices={name: spec.device for name, spec in recipe.specialists.items() if spec.device is not None},
-        quantisation={name: spec.quantisation for name, spec in recipe.specialists.items()},
-        revisions={name: spec.revision for name, spec in recipe.specialists.items() if spec.revision is not None},
+        devices={name: spec.device for name, spec in specialists.items() if spec.device is not None},
+        quantisation={name: spec.quantisation for name, spec in specialists.items()},
+        revisions={name: spec.revision for name, spec in specialists.items() if spec.revision is not None},
+        bases=bases,
+        base_revisions={name: spec.base_revision for name, spec in specialists.items() if spec.base_revision},
     )
     for name, template in zip(model.config.specialist_names, model.config.templates, strict=True):
         if not template:
@@ -167,6 +190,15 @@ def build_model(recipe: Recipe, resolve: Resolve = str) -> tuple[Any, Any]:
                 f"specialists.{name}.template: the tokenizer has none of its own; name the one it learnt with"
             )
     return model, tokenizer
+
+
+def _tokenizer_place(origin: Origin, base: str | None, revision: str | None, name: str) -> Origin:
+    """Where a specialist's tokenizer lies: an adapter's may be that of its base."""
+    if not is_adapter(origin.folder) or any(origin.folder.glob("tokenizer*")):
+        return origin
+    where = f"specialists.{name}"
+    found = find_base(read_adapter(origin.folder, where), base, revision, where)
+    return find_origin(*found, f"{where}.base")
 
 
 def pick_device(wanted: str) -> str:

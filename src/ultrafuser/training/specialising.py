@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 from transformers.pytorch_utils import Conv1D
 
 from ultrafuser.data import ResponseDataset, load_conversations, split_validation
+from ultrafuser.modeling.adapter_folders import note_base
 from ultrafuser.modeling.model import UltraFuserForCausalLM
 from ultrafuser.modeling.specialists import Origin, content_hash, licence_of, open_specialist, open_tokenizer
 from ultrafuser.modeling.storage import staged
@@ -127,7 +128,7 @@ def specialise(
     if PartialState().is_main_process:
         say(f"saving the adapter to {output}")
         tokenizer.chat_template = source
-        _save(wrapped, tokenizer, output, _card(found, adapter, stage, origin, base_hash))
+        _save(wrapped, tokenizer, output, _card(found, adapter, stage, origin, base_hash), base_hash)
         if merged is not None:
             say(f"saving the merged model to {merged}")
             _save(wrapped.merge_and_unload(), tokenizer, Path(merged), _merged_card(found, origin))
@@ -172,9 +173,11 @@ def _with_adapter(plain: Any, adapter: Adapter, seed: int) -> Any:
             ) from error
 
 
-def _save(model: Any, tokenizer: Any, folder: Path, card: str) -> None:
+def _save(model: Any, tokenizer: Any, folder: Path, card: str, base_hash: str | None = None) -> None:
+    """`base_hash` is recorded beside an adapter, so that it is not put on another base."""
     with staged(folder) as place:
         model.save_pretrained(place)
+        note_base(place, base_hash)
         tokenizer.save_pretrained(place)
         (place / "README.md").write_text(card, encoding="utf-8")
 

@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from ultrafuser.data import ResponseDataset
 from ultrafuser.recipe import StageConfig
-from ultrafuser.training.parameters import TRAINABLE, fingerprint_of_weights, load_weights, set_formats
+from ultrafuser.training.parameters import TRAINABLE, fingerprint_of_weights, load_weights, set_formats, thaw
 from ultrafuser.training.results import StageResult, TrainingResult
 from ultrafuser.training.run import Run
 from ultrafuser.training.work import STATES, describe_stage, locked, open_work, refuse_model, work_folder
@@ -121,7 +121,7 @@ def _through(run: Run, after_stage: AfterStage | None) -> TrainingResult:
                     after_stage(stage, run.model)
     finally:
         set_formats(run.model, run.half, learning=False)
-        run.model.requires_grad_(True)
+        thaw(run.model)
         run.model.eval()
     _note_training(run)
     return TrainingResult(history.entries, results)
@@ -131,12 +131,15 @@ def _note_training(run: Run) -> None:
     """Write into the model's configuration how long, and on what, its gate was trained."""
     learnt = [stage for stage in run.stages if TRAINABLE[stage.train][0]]
     before = dict(run.model.config.gate_training or {})
-    tokens = run.train.response_tokens()
+    tokens, shares = run.train.response_tokens(), run.train.participation() or {}
+    names = run.model.config.specialist_names
     run.model.config.gate_training = {
         "trained": bool(before.get("trained")) or bool(learnt),
         "stages": [*before.get("stages", []), *(stage.model_dump() for stage in run.stages)],
         "data": {
-            name: {"examples": count, "response_tokens": tokens[name]} for name, count in run.train.counts().items()
+            name: {"examples": count, "response_tokens": tokens[name]}
+            | ({"participation": dict(zip(names, shares[name], strict=True))} if name in shares else {})
+            for name, count in run.train.counts().items()
         },
         "seed": run.seed,
     }
@@ -177,7 +180,7 @@ def _check(
                 f"stages.{stage.name}.train: {stage.train!r} would train a gate that forced_gate_weights replaces; "
                 "train: specialists"
             )
-        if stage.stored_states is not None and getattr(model.config, "vocabularies", None):
+        if stage.stored_states is not None and model.config.vocabularies:
             raise ValueError(
                 f"stages.{stage.name}.stored_states: the specialists' tokenizers differ, and not every one takes part "
                 "in every position; remove stored_states"

@@ -90,7 +90,7 @@ class FuserTrainer(Trainer):
         self.eval_batch_size = eval_batch_size
         self.stored = stored
         self.health = GateHealth(train.categories, model.config.specialist_names)
-        self.frozen = [s for s in model.specialists if not any(p.requires_grad for p in s.parameters())]
+        self.frozen = [body for body in model.bodies if not any(p.requires_grad for p in body.parameters())]
         self.model_accepts_loss_kwargs = True  # num_items_in_batch is counted, and
         self.loss_is_scaled_for_ga = True  # compute_loss has divided by it
 
@@ -118,9 +118,9 @@ class FuserTrainer(Trainer):
         num_items_in_batch: torch.Tensor | None = None,
     ) -> Any:
         """This micro-batch's share of the loss; counts gate weights and losses by domain on the way."""
-        for specialist in self.frozen:  # the Trainer has just put the whole model in training mode
-            if specialist.training:
-                specialist.eval()
+        for body in self.frozen:  # the Trainer has just put the whole model in training mode
+            if body.training:
+                body.eval()
         category_B = inputs["category"]
         batch = {name: tensor for name, tensor in inputs.items() if name != "category"}
         outputs: Any

@@ -1,0 +1,64 @@
+"""From the specialists' hidden states at response positions to weights and losses, for training and evaluation.
+
+Legend: M response positions of a batch laid end to end, N specialists, D hidden, V vocabulary.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from ultrafuser.modeling.gate import Gate, normalise
+from ultrafuser.modeling.head import fused_logits
+from ultrafuser.modeling.inputs import check_labels, keep_available
+from ultrafuser.modeling.loss import CHUNK_BYTES, response_loss
+from ultrafuser.modeling.mixture import mixture_loss, union_logs
+from ultrafuser.modeling.parts import FusedParts
+
+
+class RespondingMixin(FusedParts):
+    """Mixed into the fused model: what happens after the specialists have read."""
+
+    gate: Gate
+
+    def respond(
+        self,
+        hidden_MD: Sequence[torch.Tensor],
+        labels_M: torch.Tensor | None,
+        available_MN: torch.Tensor | None = None,
+        gate_weights_MN: torch.Tensor | None = None,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Gate weights (M, N) and loss (M,) in nats at response positions, from the specialists' hidden states there.
+
+        `available_MN` bool says which specialists take part (default: all; their hidden states are 0 elsewhere),
+        `gate_weights_MN` replaces the gate's weights. `chunk_bytes`: logits held at once. Raises ValueError where a
+        label is no token of the fused vocabulary.
+        """
+        alignment, heads = self.alignment, self.heads
+        if alignment is None:
+            weights = self._weigh(hidden_MD) if gate_weights_MN is None else gate_weights_MN
+        else:
+            if available_MN is None:
+                available_MN = torch.ones(hidden_MD[0].shape[0], len(hidden_MD), dtype=torch.bool)
+            weights = self._weigh(hidden_MD, available_MN)
+            if gate_weights_MN is not None:
+                weights = keep_available(gate_weights_MN, available_MN)
+        if labels_M is None:
+            return weights, None
+        check_labels(labels_M, heads[0].vocab_size)
+        if alignment is None:
+            return weights, response_loss(weights, hidden_MD, heads, self.config.fusion["rule"], labels_M, chunk_bytes)
+        assert available_MN is not None
+        return weights, mixture_loss(weights, hidden_MD, heads, labels_M, alignment, available_MN, chunk_bytes)
+
+    def response_logits(self, weights_MN: torch.Tensor, hidden_MD: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Fused logits (M, V); where tokenizers differ log-probabilities of canonical ids, -inf for special ones."""
+        if self.alignment is None:
+            return fused_logits(weights_MN, hidden_MD, self.heads, self.config.fusion["rule"])
+        own = [head.logits(hidden) for head, hidden in zip(self.heads, hidden_MD, strict=True)]
+        return union_logs(weights_MN, own, self.alignment)[:, : self.config.vocab_size]
+
+    def _weigh(self, hidden: Sequence[torch.Tensor], available: torch.Tensor | None = None) -> torch.Tensor:
+        """The gate's weights (..., N), in float32 also under autocast."""
+        with torch.autocast(device_type=hidden[0].device.type, enabled=False):
+            return normalise(self.gate(hidden), self.config.fusion["top_k"], available)
