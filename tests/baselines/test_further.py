@@ -136,6 +136,13 @@ def test_another_setting_in_the_folder_is_refused_then_replaced(make_setting):
     assert "code" in further(make_setting("code", steps=1, overwrite=True)).note
 
 
+def test_the_specialists_own_folders_are_never_written_to(make_setting, kin_folders):
+    for folder in (kin_folders["code"], kin_folders["code"].parent):
+        with pytest.raises(ValueError, match=r"is or holds .*, which is read; choose another folder"):
+            further(make_setting("text", folder=folder, overwrite=True))
+    assert not (kin_folders["code"] / "baseline.json").exists()
+
+
 def test_scores_go_through_json_and_add_up(make_setting, kin_folders):
     scores = measure(make_setting(), kin_folders["math"])
     again = Scores.from_dict(json.loads(json.dumps(scores.as_dict())))

@@ -7,8 +7,9 @@ import pytest
 from ultrafuser.baselines import BASELINES, Baseline, Made
 from ultrafuser.reproduce import make_plan, reproduce
 from ultrafuser.reproduce.cells import MEAN
+from ultrafuser.reproduce.methods import method_run
 from ultrafuser.reproduce.report import difference_text, render_html, render_markdown
-from ultrafuser.reproduce.runs import in_order
+from ultrafuser.reproduce.runs import Store, in_order
 from ultrafuser.reproduce.scales import SCALES
 from ultrafuser.reproduce.tables import table1, table2, wanted_runs
 from ultrafuser.reproduce.tables.methods_in import by_domain
@@ -32,12 +33,14 @@ def made(micro_recipe, tmp_path_factory):
     for name, row in rows.items():
         patch.setitem(BASELINES, name, row)
     plan = make_plan("smoke", ["table1", "table2", "table11"], recipe=micro_recipe)
-    yield plan, reproduce(tmp_path_factory.mktemp("tables") / "run", plan, workers=0)
+    folder = tmp_path_factory.mktemp("tables") / "run"
+    report = reproduce(folder, plan, workers=0)
+    yield plan, report, Store(folder, plan)
     patch.undo()
 
 
 def test_every_method_has_its_row(made) -> None:
-    _, report = made
+    _, report, _ = made
     numbers = report.numbers()["table1"]
     assert set(numbers) == {
         "text", "code", "math", "uniform", "fused_stage1", "fused_stage2", "average", "further-tuned:code",
@@ -52,7 +55,7 @@ def test_every_method_has_its_row(made) -> None:
 
 
 def test_equal_operations_are_nearly_equal(made) -> None:
-    _, report = made
+    _, report, _ = made
     costs = report.numbers()["table11"]
     ours = costs["fused_stage2"]["training_operations"]["mean"]
     once = costs["further-tuned:code"]
@@ -64,8 +67,15 @@ def test_equal_operations_are_nearly_equal(made) -> None:
     assert costs["code"]["parameters_used"]["mean"] < costs["fused_stage2"]["parameters_used"]["mean"]
 
 
+def test_losses_of_a_rivals_training_are_kept(made) -> None:
+    plan, _, store = made
+    result = store.read(method_run(plan, "further-tuned:code", 0))
+    assert result["curves"]["further"]["steps"] == [1, 2, 3, 4]
+    assert set(result["curves"]["further"]["validation"][-1]) == {"text", "code", "math"}
+
+
 def test_what_fails_and_what_is_not_installed_is_told(made) -> None:
-    _, report = made
+    _, report, _ = made
     assert report.failures["broken/seed-0"] == "this one cannot be made"
     assert "needs broken/seed-0" in report.failures["broken@operations/seed-0"]
     rows = {row.key: row for row in report.tables["table1"].rows}
@@ -75,19 +85,20 @@ def test_what_fails_and_what_is_not_installed_is_told(made) -> None:
 
 
 def test_differences_are_in_page_and_markdown(made) -> None:
-    _, report = made
+    _, report, _ = made
     page, markdown = render_html(report), render_markdown(report)
     rows = {row.key: row for row in report.tables["table1"].rows}
     assert not rows["fused_stage2"].differences
     for key in ("average", "further-tuned:code"):
         for gap in rows[key].differences.values():
             assert gap.low <= gap.mean <= gap.high
-            assert difference_text(gap) in page
-            assert difference_text(gap) in markdown
+            mean, interval = difference_text(gap)
+            assert f"{mean}<br>{interval}" in page
+            assert f"{mean} {interval}" in markdown
 
 
 def test_ablation_differs_in_what_it_says(made) -> None:
-    plan, report = made
+    plan, report, _ = made
     assert set(report.numbers()["table2"]) == set(table2.LABELS)
     stages = table2.variants(plan)
     assert [s.steps for s in stages["direct"]] == [4]  # as many as both stages

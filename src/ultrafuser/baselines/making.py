@@ -64,8 +64,15 @@ def check_needs(baseline: Baseline, setting: Setting) -> None:
 
 
 def _refuse_foreign(setting: Setting, *, known: bool) -> None:
+    """Raise ValueError where the folder holds another model, or is or holds one that the baseline is made of."""
     from ultrafuser.modeling.storage import check_output
 
+    place = setting.folder.resolve()
+    for origin in (*setting.origins.values(), *([] if setting.base is None else [setting.base])):
+        if place in (origin.folder, *origin.folder.parents):
+            raise ValueError(
+                f"--output: {setting.folder} is or holds {origin.path}, which is read; choose another folder"
+            )
     if not known:
         check_output(setting.folder, setting.overwrite, "--output")
 

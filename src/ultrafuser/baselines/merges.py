@@ -25,7 +25,7 @@ from ultrafuser.lookup import lookup
 __all__ = ["Candidate", "average", "average_variants", "dare", "merged", "task_arithmetic", "ties"]
 
 SCALES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
-TIES_GRID = tuple((density, scale) for density in (0.2, 0.5, 0.8) for scale in (0.3, 0.5, 0.7, 1.0))
+TIES_GRID = tuple((density, scale) for density in (0.2, 0.5, 0.8) for scale in (0.2, 0.3, 0.5, 1.0))
 DARE_GRID = tuple((density, scale) for density in (0.2, 0.5, 0.9) for scale in (0.1, 0.2, 0.3, 0.5))
 CANDIDATES_FILE = "candidates.json"
 

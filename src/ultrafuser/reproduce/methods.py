@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from ultrafuser.baselines import BASELINES, find_baseline
 from ultrafuser.reproduce.context import Context
-from ultrafuser.reproduce.experiments import ALL, fused_run, training_cost
+from ultrafuser.reproduce.experiments import ALL, curve, fused_run, training_cost
 from ultrafuser.reproduce.plan import Plan
 from ultrafuser.reproduce.runs import Result, Run
 
 METHOD = "method"
 CONDITIONS = ("base", "validation", "heldout", "several")  # needs that are no packages
+OWN_BUDGET = ("scratch",)  # methods that are given operations of their own, whatever the steps
+LONG = {"scratch": 15_000.0}  # seconds on one core, at the size of the shipped trio
 LEVEL_FROM, LEVEL_TO = 0.9, 1.1  # within these a method has taken the fused model's operations already
 
 
 def method_names(plan: Plan, *, skip: tuple[str, ...] = ()) -> list[str]:
     """Every baseline in every form that a table wants, such as `further-tuned:code`, but those of the rows in `skip`.
 
-    What trains on one domain's data alone ("further-tuned:code/math") is no rival on all of them, and left out.
+    What trains on one domain's data alone ("further-tuned:code/math") is no rival on all of them, and left out; so is
+    what the scale leaves out.
     """
-    return [
+    names = [
         f"{name}:{variant}" if variant else name
         for name, baseline in BASELINES.items()
         if name not in skip
         for variant in baseline.variants(plan.specialists, plan.domains)
         if "/" not in variant
     ]
+    return [name for name in names if name not in plan.settings.left_out]
 
 
 def lacking(method: str) -> str:
@@ -38,9 +44,9 @@ def lacking(method: str) -> str:
 
 
 def method_run(plan: Plan, method: str, seed: int) -> Run:
-    """A baseline at equal data and steps: result["items"]["method"], and what it took in result["made"]."""
+    """A baseline at equal data and steps: result["items"]["method"], what it took in "made", its losses in "curves"."""
     inputs = {"method": method, "seed": seed, "stages": plan.recipe["stages"], "keep": plan.keep}
-    return Run(f"{_slug(method)}/seed-{seed}", make_method, inputs, cost=_cost(plan))
+    return Run(f"{_slug(method)}/seed-{seed}", make_method, inputs, cost=LONG.get(method, _cost(plan)))
 
 
 def equal_operations_run(plan: Plan, method: str, seed: int) -> Run:
@@ -79,7 +85,7 @@ def make_method(context: Context, inputs: dict[str, Any], found: dict[str, Resul
         model = open_made(setting, made.folder)
         rows = context.measure(model, setting.tokenizer, inputs["method"], {METHOD: None})[METHOD]
     plain = made.as_dict() | {"folder": None if made.folder is None else context.relative(made.folder)}
-    return {"items": {METHOD: rows}, "made": plain, "folder": plain["folder"]}
+    return {"items": {METHOD: rows}, "made": plain, "folder": plain["folder"], "curves": _curves(setting.folder)}
 
 
 def make_at_equal_operations(context: Context, inputs: dict[str, Any], found: dict[str, Result]) -> Result:
@@ -92,6 +98,17 @@ def make_at_equal_operations(context: Context, inputs: dict[str, Any], found: di
     if LEVEL_FROM <= ratio <= LEVEL_TO:
         return {"items": {}, "why": "takes the same operations at equal steps"}
     return make_method(context, {**inputs, "steps": max(1, round(made["steps"] * ratio))}, found)
+
+
+def _curves(folder: Path) -> dict[str, Any]:
+    """The losses of every training that the baseline left a history of, by the stage's name."""
+    from ultrafuser.training.work import HISTORY_FILE
+
+    found: dict[str, Any] = {}
+    for file in sorted(folder.rglob(HISTORY_FILE)):
+        history = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        found |= {stage: curve(history, stage) for stage in dict.fromkeys(entry["stage"] for entry in history)}
+    return found
 
 
 def _slug(method: str) -> str:

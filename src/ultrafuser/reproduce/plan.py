@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from ultrafuser import __version__, zoo
 from ultrafuser.hashing import content_hash
 from ultrafuser.lookup import lookup
-from ultrafuser.recipe import DomainData, Recipe, SpecialistSource, load_recipe
+from ultrafuser.recipe import DomainData, Recipe, SpecialistSource, load_recipe, parse_recipe
+from ultrafuser.recipe.presets import preset
 from ultrafuser.reproduce.scales import ALL, GATE, SCALES, Scale
 
 COMPOSITE = "composite"
@@ -153,11 +154,8 @@ def _given(recipe: Path | None, size: Scale) -> Recipe:
     if recipe is not None:
         found = load_recipe(recipe)
     else:
-        import yaml
-
-        from ultrafuser.recipe.presets import preset
-
-        found = Recipe(**yaml.safe_load(preset(size.recipe or "paper"))).absolute(Path.cwd())
+        assert size.recipe is not None
+        found = parse_recipe(preset(size.recipe), origin=f"preset {size.recipe}")
     kinds = [stage.train for stage in found.stages]
     if kinds != ["gate", "all"]:
         raise ValueError(
@@ -165,8 +163,7 @@ def _given(recipe: Path | None, size: Scale) -> Recipe:
             "with train: gate, then one with train: all"
         )
     stages = [stage.model_copy(update={"name": name}) for stage, name in zip(found.stages, (GATE, ALL), strict=True)]
-    copy = found.model_copy(update={"stages": stages})
-    return copy
+    return found.model_copy(update={"stages": stages})
 
 
 def _names_and_sizes(folder: Path) -> str:

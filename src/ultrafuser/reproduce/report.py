@@ -55,13 +55,13 @@ def cell_text(cell: Cell | None, unit: str) -> str:
     return f"{mean} ± {number(cell.sd, unit)}" if cell.n > 1 else mean
 
 
-def difference_text(difference: Difference | None) -> str:
-    """A paired difference with its interval."""
+def difference_text(difference: Difference | None) -> tuple[str, str]:
+    """A paired difference, and its interval where it has one."""
     if difference is None:
-        return ""
+        return "", ""
     if difference.low is None or difference.high is None:
-        return f"{difference.mean:+.3f}"
-    return f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+        return f"{difference.mean:+.3f}", ""
+    return f"{difference.mean:+.3f}", f"[{difference.low:+.3f}, {difference.high:+.3f}]"
 
 
 def render_html(report: Report) -> str:
@@ -105,7 +105,8 @@ def _cell(table: Table, row: Row, column: Column, span: tuple[float, float]) -> 
         "text": cell_text(cell, column.unit),
         "best": cell is not None and best is not None and not row.oracle and cell.mean == best,
         "bar": 0.0 if cell is None else 6 + 74 * (cell.mean - low) / (high - low if high > low else 1.0),
-        "difference": difference_text(difference),
+        "difference": difference_text(difference)[0],
+        "interval": difference_text(difference)[1],
         "sign": 0 if difference is None else difference.sign,
     }
 
@@ -143,7 +144,7 @@ def _markdown_table(table: Table) -> list[str]:
             lines.append(_line([f"*{row.group}*", *[""] * (len(head) - 1)]))
             group = row.group
         name = f"**{row.label}**" if row.ours else row.label
-        note = " ".join(part for part in (row.note, f"(missing: {row.missing})" if row.missing else "") if part)
+        note = "; ".join(part for part in (row.note, f"missing: {row.missing}" if row.missing else "") if part)
         cells = [name + (f" ({note})" if note else "")]
         for column in table.columns:
             cell, best = row.cells.get(column.key), table.best(column, row.group)
@@ -158,7 +159,8 @@ def _markdown_table(table: Table) -> list[str]:
 
 
 def _differences(columns: Sequence[Column], differences: Mapping[str, Difference]) -> str:
-    return "; ".join(f"{c.label} {difference_text(differences[c.key])}" for c in columns if c.key in differences)
+    found = ((c.label, *difference_text(differences[c.key])) for c in columns if c.key in differences)
+    return "; ".join(" ".join(part for part in parts if part) for parts in found)
 
 
 def _line(cells: Sequence[str]) -> str:
