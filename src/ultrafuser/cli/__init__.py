@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -97,6 +98,9 @@ def _root(
     New here? `ultrafuser demo` fuses the three specialists that come with the package and leaves the result in
     runs/demo/fused; then `ultrafuser chat runs/demo/fused`.
     """
+    # Transformers imports torchao where it is installed, which tells of kernels for other machines' graphics cards.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def build_app() -> typer.Typer:

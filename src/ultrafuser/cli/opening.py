@@ -97,11 +97,6 @@ def open_fused(
 
 def quiet_libraries() -> None:
     """Silence progress bars and notes of the libraries below; errors still come."""
-    import logging as standard
-
-    # Transformers imports torchao where it is installed, which tells of kernels for other machines' graphics cards.
-    for name in ("torchao", "torch.utils._pytree"):
-        standard.getLogger(name).setLevel(standard.ERROR)
     from transformers.utils import logging
 
     logging.set_verbosity_error()

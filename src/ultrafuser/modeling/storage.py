@@ -47,6 +47,8 @@ def staged(directory: str | os.PathLike, needed_bytes: int = 0) -> Iterator[Path
     try:
         temporary.mkdir()
         yield temporary
+        for file in filter(Path.is_file, temporary.rglob("*")):  # safetensors writes files for their owner alone
+            file.chmod(temporary.stat().st_mode & 0o666)
         _move_in(temporary, target)
     except (OSError, SafetensorError) as error:
         if getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in str(error):

@@ -7,7 +7,6 @@ from ultrafuser.preflight.facts import Facts
 from ultrafuser.preflight.findings import Report
 from ultrafuser.tokens import Alignment, TokenTable
 
-LEAST_OVERLAP = 0.01  # share of the canonical tokens; below it a specialist could hardly ever say what the others say
 LEAST_SHARE = 0.5  # of the positions in the data; below it most of a specialist's knowledge is never used
 
 
@@ -42,15 +41,12 @@ def check_overlap(others: Sequence[Facts], first: Facts, report: Report) -> Alig
     for name, overlap in zip(names[1:], alignment.overlap[1:], strict=True):
         report.specialists[name]["overlap"] = round(overlap, 4)
         what = f"{overlap:.1%} of {first.name}'s tokens are tokens of its own tokenizer too, compared byte by byte"
-        if overlap < LEAST_OVERLAP:
-            report.add(
-                "error",
-                f"specialists.{name}.source",
-                f"{what}: too few to fuse",
-                f"write `tokenizer: {name}`, or fuse specialists whose tokenizers have more in common",
-            )
-        else:
-            report.add("ok", f"specialists.{name}.source", what)
+        report.add("ok", f"specialists.{name}.source", what)
+    try:
+        alignment.check_overlap(names)
+    except ValueError as error:
+        field, _, message = str(error).partition(": ")
+        report.add("error", field, message)
     return alignment
 
 
