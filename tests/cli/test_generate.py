@@ -163,6 +163,10 @@ def test_gate_only_model_finds_its_specialists(run, specialist_folders, chat_tem
     place = f"code={tmp_path / 'elsewhere'}"
     found = run("generate", tmp_path / "gate", "hi", "--max-new-tokens", "4", "--specialist-path", place)
     assert found.stdout == before.stdout
+    for file in (tmp_path / "gate").glob("tokenizer*"):
+        file.unlink()
+    borrowed = run("generate", tmp_path / "gate", "hi", "--max-new-tokens", "4", "--specialist-path", place)
+    assert borrowed.stdout == before.stdout  # in the tokenizer of its first specialist
 
 
 def test_number_format_and_quantisation(run, fused_folder, specialist_folders, tmp_path):

@@ -80,12 +80,15 @@ def open_fused(
     quiet_libraries()
     from ultrafuser.modeling.quantisation import check_quantisation
     from ultrafuser.modeling.specialists import number_format, open_tokenizer, read_config, resolve
+    from ultrafuser.modeling.vocabulary import tokenizer_of
 
     check_quantisation(quantise, "--quantise", number_format(dtype, "--dtype"))
-    tokenizer = open_tokenizer(resolve(path, field="MODEL"), "MODEL")
     config = read_config(path, "MODEL") if path.is_dir() else None
+    borrowed = getattr(config, "gate_only", False) and not any(path.glob("tokenizer*"))  # its first specialist's
+    tokenizer = None if borrowed else open_tokenizer(resolve(path, field="MODEL"), "MODEL")
     if config is not None and config.model_type == "ultrafuser":
         model = _fused(path, config.specialist_names, paths, place, dtype, quantise)
+        tokenizer = tokenizer or tokenizer_of(model.specialists[0])
     elif paths:
         raise ValueError(f"--specialist-path: {source!r} is no fused model, so it has no specialists to find")
     else:
