@@ -88,7 +88,7 @@ def make(plan: Plan, results: Results) -> Table:
         rows,
         paper_columns=[Column(d, f"{d}: {paper.TABLE_2_BENCHMARKS[d]}", "percent") for d in paper.TABLE_2_BENCHMARKS],
         paper_text="The paper's figures are scores in percent, higher is better: best of 12 checkpoints.",
-        reference=LABELS[BALANCED][0],
+        reference="the paper's method",
         findings=_findings(rows),
         first="training",
     )
