@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from ultrafuser.recipe import StageConfig
 from ultrafuser.reproduce import paper
 from ultrafuser.reproduce.cells import MEAN, loss_cells, paired_differences
-from ultrafuser.reproduce.experiments import ALL, fused_runs
+from ultrafuser.reproduce.experiments import fused_runs
 from ultrafuser.reproduce.plan import Plan
 from ultrafuser.reproduce.runs import Results, Run
+from ultrafuser.reproduce.scales import ALL
 from ultrafuser.reproduce.tables.table import Column, Finding, Row, Table, TableSpec, items_of, loss_columns
 
 TITLE = "Table 2: direct training, two stages, balanced batches"
