@@ -9,7 +9,6 @@ from ultrafuser.recipe import StageConfig
 from ultrafuser.reproduce.context import Context
 from ultrafuser.reproduce.plan import Plan
 from ultrafuser.reproduce.runs import Result, Run
-from ultrafuser.reproduce.scales import ALL, GATE
 
 UNIFORM = "uniform"
 FUSED = "fused"
@@ -155,6 +154,3 @@ def curve(history: Sequence[Mapping[str, Any]], stage: str) -> dict[str, list[An
             found["validation_steps"].append(int(entry["step"]))
             found["validation"].append(losses)
     return found
-
-
-__all__ = ["ALL", "FUSED", "GATE", "UNIFORM", "curve", "fused_run", "fused_runs", "specialists_run", "training_cost"]

@@ -10,9 +10,10 @@ from typing import Any
 
 from ultrafuser.baselines import BASELINES, find_baseline
 from ultrafuser.reproduce.context import Context
-from ultrafuser.reproduce.experiments import ALL, curve, fused_run, training_cost
+from ultrafuser.reproduce.experiments import curve, fused_run, training_cost
 from ultrafuser.reproduce.plan import Plan
 from ultrafuser.reproduce.runs import Result, Run
+from ultrafuser.reproduce.scales import ALL
 
 METHOD = "method"
 CONDITIONS = ("base", "validation", "heldout", "several")  # needs that are no packages

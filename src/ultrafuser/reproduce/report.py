@@ -33,10 +33,10 @@ class Report:
 
 
 def number(value: float, unit: str) -> str:
-    """A number as the tables write it: losses with three decimals, shares with two, counts by size."""
+    """A number as the tables write it: losses with three decimals, shares and percent with two, counts by size."""
     if unit == "count":
         return count(value)
-    return f"{value:.{ {'nats': 3, 'share': 2, 'percent': 1}[unit] }f}"
+    return f"{value:.{ {'nats': 3, 'share': 2, 'percent': 2}[unit] }f}"
 
 
 def count(value: float) -> str:

@@ -17,10 +17,11 @@ from ultrafuser.reproduce.cells import (
     loss_cells,
     paired_differences,
 )
-from ultrafuser.reproduce.experiments import ALL, GATE, UNIFORM, fused_runs, specialists_run
+from ultrafuser.reproduce.experiments import UNIFORM, fused_runs, specialists_run
 from ultrafuser.reproduce.methods import METHOD
 from ultrafuser.reproduce.plan import COMPOSITE, Plan
 from ultrafuser.reproduce.runs import Result, Results, Run
+from ultrafuser.reproduce.scales import ALL, GATE
 from ultrafuser.reproduce.tables import methods_in
 from ultrafuser.reproduce.tables.table import Column, Finding, Row, Table, TableSpec, items_of, loss_columns
 

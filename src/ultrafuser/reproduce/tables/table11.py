@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ultrafuser.reproduce.cells import Cell
-from ultrafuser.reproduce.experiments import ALL, GATE, fused_runs, specialists_run
+from ultrafuser.reproduce.experiments import fused_runs, specialists_run
 from ultrafuser.reproduce.plan import Plan
 from ultrafuser.reproduce.runs import Results, Run
+from ultrafuser.reproduce.scales import ALL, GATE
 from ultrafuser.reproduce.tables import methods_in
 from ultrafuser.reproduce.tables.table import Column, Row, Table, TableSpec
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from ultrafuser.recipe import StageConfig
 from ultrafuser.reproduce import paper
 from ultrafuser.reproduce.cells import MEAN, loss_cells, paired_differences
-from ultrafuser.reproduce.experiments import ALL, fused_runs
+from ultrafuser.reproduce.experiments import fused_runs
 from ultrafuser.reproduce.plan import Plan
 from ultrafuser.reproduce.runs import Results, Run
+from ultrafuser.reproduce.scales import ALL
 from ultrafuser.reproduce.tables.table import Column, Finding, Row, Table, TableSpec, items_of, loss_columns
 
 TITLE = "Table 2: direct training, two stages, balanced batches"
@@ -88,7 +89,7 @@ def make(plan: Plan, results: Results) -> Table:
         rows,
         paper_columns=[Column(d, f"{d}: {paper.TABLE_2_BENCHMARKS[d]}", "percent") for d in paper.TABLE_2_BENCHMARKS],
         paper_text="The paper's figures are scores in percent, higher is better: best of 12 checkpoints.",
-        reference=LABELS[BALANCED][0],
+        reference="the paper's method",
         findings=_findings(rows),
         first="training",
     )

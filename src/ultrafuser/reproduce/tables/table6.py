@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ultrafuser.reproduce import paper
 from ultrafuser.reproduce.cells import Cell, weights_by_domain
-from ultrafuser.reproduce.experiments import ALL, GATE, fused_runs
+from ultrafuser.reproduce.experiments import fused_runs
 from ultrafuser.reproduce.plan import Plan
 from ultrafuser.reproduce.runs import Results, Run
+from ultrafuser.reproduce.scales import ALL, GATE
 from ultrafuser.reproduce.tables.table import Column, Finding, Row, Table, TableSpec, items_of
 
 TITLE = "Table 6: mean weight of each specialist in each domain"
