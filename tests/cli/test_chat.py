@@ -187,7 +187,7 @@ class Terminal:
         self.seen = ""
         self.mark = 0
 
-    def wait_for(self, pattern, seconds=90, nudge=""):
+    def wait_for(self, pattern, seconds=240, nudge=""):
         """Everything up to and including the next match of `pattern`; `nudge` is typed anew every second until then."""
         end = time.monotonic() + seconds
         typed = 0.0
