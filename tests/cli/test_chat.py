@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import signal
 import sys
 import time
 
@@ -183,11 +184,12 @@ class Terminal:
         if self.process == 0:
             os.environ.update(TERM="xterm-256color", COLORTERM="truecolor", OMP_NUM_THREADS="1")
             os.environ.pop("NO_COLOR", None)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where the tests run in a shell's background
             os.execv(sys.executable, [sys.executable, "-m", "ultrafuser", *map(str, args)])
         self.seen = ""
         self.mark = 0
 
-    def wait_for(self, pattern, seconds=240, nudge=""):
+    def wait_for(self, pattern, seconds=90, nudge=""):
         """Everything up to and including the next match of `pattern`; `nudge` is typed anew every second until then."""
         end = time.monotonic() + seconds
         typed = 0.0

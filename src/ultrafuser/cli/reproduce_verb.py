@@ -132,7 +132,8 @@ def _show_plan(console: Console, plan: Plan, folder: Path) -> None:
     store = Store(folder, plan)
     runs = in_order(wanted_runs(plan), plan)
     console.print(plan.open_recipe().dump_yaml(public=True), markup=False, soft_wrap=True)
-    console.print(f"{len(runs)} runs for {', '.join(plan.tables)}, seeds {', '.join(map(str, plan.seeds))}:")
+    count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    console.print(f"{count} for {', '.join(plan.tables)}, seeds {', '.join(map(str, plan.seeds))}:")
     for run in runs.values():
         console.print(f"  {'done   ' if store.has(run) else 'to do  '} {run.name}", markup=False)
     if plan.settings.needs_gpu and not _has_gpu():

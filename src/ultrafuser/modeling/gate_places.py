@@ -143,12 +143,14 @@ def _verified(name: str, entry: Mapping[str, Any], given: str | os.PathLike | No
     elif entry.get("id"):
         origin = resolve(entry["id"], entry.get("revision"), field)
     else:
-        nearby = Path(path) / entry.get("folder_from_here", "")
-        folder = nearby if entry.get("folder_from_here") and nearby.exists() else Path(entry.get("folder") or "?")
-        if not folder.exists():
+        noted = [Path(path) / entry["folder_from_here"]] if entry.get("folder_from_here") else []
+        noted += [Path(entry["folder"])] if entry.get("folder") else []
+        folder = next((place for place in noted if place.exists()), None)
+        if folder is None:
+            looked = " and ".join(repr(os.path.normpath(place)) for place in noted) or "none is noted"
             raise ValueError(
-                f"{field}: folder {str(folder)!r} does not exist any more; say where it is now with "
-                f"specialist_paths={{{name!r}: ...}}"
+                f"{field}: its weights are not where they were (looked at {looked}); put them there, or say where they "
+                f"are: --specialist-path {name}=PLACE, in Python specialist_paths={{{name!r}: PLACE}}"
             )
         origin = resolve(folder, field=field)
     found, expected = content_hash(origin.path), entry.get("sha256")
