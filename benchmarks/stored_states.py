@@ -100,13 +100,14 @@ def trainer_steps(model: Any, data: Any, pad: Any, folder: Path, options: argpar
             self.ends.append(time.process_time())
 
     times: dict[str, list[float]] = {"online": [], "stored": []}
+    epoch = -(-len(data) // (options.examples * len(DOMAINS)))  # steps
     for turn in range(options.rounds):
         for way, form in (("online", None), ("stored", "exact")):
             clock = Clock()
             stage = StageConfig(
                 name="gate",
                 train="gate",
-                steps=options.steps,
+                steps=epoch + options.steps,
                 examples_per_category=options.examples,
                 learning_rate=1e-3,
                 save_every=0,
@@ -125,8 +126,7 @@ def trainer_steps(model: Any, data: Any, pad: Any, folder: Path, options: argpar
                 tensorboard=False,
                 states_dir=folder / "states",
             )
-            epoch = -(-len(data) // (options.examples * len(DOMAINS)))
-            times[way] += [b - a for a, b in zip(clock.ends[epoch:], clock.ends[epoch + 1 :], strict=False)]
+            times[way] += [b - a for a, b in zip(clock.ends[epoch - 1 :], clock.ends[epoch:], strict=False)]
     return {way: round(1000 * statistics.median(found), 2) for way, found in times.items()}
 
 
@@ -197,7 +197,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--max-length", type=int, default=640)
     parser.add_argument("--examples", type=int, default=4, help="conversations of each domain in a batch")
     parser.add_argument("--limit", type=int, default=None, help="conversations of each domain")
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=20, help="timed steps, after a first epoch")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)

@@ -40,7 +40,7 @@ def reproduce(
         failures = do_runs(runs, store, workers=workers, on_event=on_event, lock=lock)
         spent = sum(store.seconds(run) for run in runs.values() if store.has(run))
         facts = {
-            "seeds": ", ".join(map(str, plan.seeds)),
+            "seed" if len(plan.seeds) == 1 else "seeds": ", ".join(map(str, plan.seeds)),
             "runs": f"{sum(map(store.has, runs.values()))} of {len(runs)}",
             "work in all, over processes": str(timedelta(seconds=round(spent))),
             "this call": str(timedelta(seconds=round(time.monotonic() - started))),
