@@ -39,10 +39,11 @@ def test_the_targets_start_at_the_pivot_learn_and_are_merged(make_setting, weigh
 
 
 def test_a_finished_one_keeps_its_curves_and_no_targets(make_setting):
-    made = make(make_setting("code+linear", steps=1))
+    made = make(make_setting("code+linear", steps=3))
     assert made.chosen.keys() == {"targets"}
     assert {file.parent.parent.name for file in made.folder.rglob("history.jsonl")} == {"target-text", "target-math"}
     assert [file.parent for file in made.folder.rglob("*.safetensors")] == [made.folder]
+    assert {file.name for file in (made.folder / "work").rglob("*") if file.is_file()} == {"history.jsonl"}
     assert "code as the pivot" in made.note
     assert "merged by linear" in made.note
 

@@ -20,6 +20,7 @@ from ultrafuser.baselines.scores import part_of
 from ultrafuser.baselines.setting import Baseline, Made, Setting
 from ultrafuser.baselines.trained import save_plain, train_taught
 from ultrafuser.lookup import lookup
+from ultrafuser.training.work import HISTORY_FILE, work_folder
 
 __all__ = ["MERGES", "fusechat"]
 
@@ -122,9 +123,7 @@ def _distil(setting: Setting) -> Made:
 def _drop_model(folder: Path) -> None:
     """Leave of a model that has been merged nothing but the history of its training."""
     (folder / "baseline.json").unlink(missing_ok=True)  # first: without it, the model is made again where needed
-    (folder / "config.json").unlink(missing_ok=True)
-    for path in list(folder.iterdir()):
-        if path.is_file():
-            path.unlink()
-        elif path.name != "work":
-            shutil.rmtree(path)
+    for path in [*folder.iterdir(), *work_folder(folder).glob("*")]:
+        if path.name in (HISTORY_FILE, work_folder(folder).name):
+            continue
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
