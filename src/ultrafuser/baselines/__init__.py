@@ -121,6 +121,13 @@ BASELINES: dict[str, Baseline] = {
             paper="task arithmetic, table 1 (scale 1.0)",
         ),
         Baseline(
+            "fusechat",
+            "every other specialist distilled into a copy of a pivot, the copies merged",
+            later("fusechat", "fusechat"),
+            needs=("several",),
+            paper="FuseChat, table 1",
+        ),
+        Baseline(
             "ties",
             "merging by TIES: trimmed differences of the majority's sign (mergekit)",
             later("merges", "ties"),

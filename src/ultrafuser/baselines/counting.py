@@ -102,7 +102,7 @@ def stage_operations(
         gate, learns = TRAINABLE[stage.train]
         once = Tokens(_read(train, range(len(train))), 0) if stage.stored_states else drawn
         for j, specialist in enumerate(model.specialists):
-            parts, cost = model_parts(specialist), LEARNS if learns else FROZEN
+            parts, cost = model_parts(specialist), LEARNS if learns and j in model.learners else FROZEN
             total += cost * (parts.body * once.read[j] + parts.head * drawn.response)
         if model.n_specialists > 1 and gate_learns:
             times = model.n_specialists if model.gate.serves_any_number else 1
