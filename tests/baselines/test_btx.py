@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 from ultrafuser.baselines import BASELINES
 from ultrafuser.baselines.branching import at_every_linear_layer, at_feed_forward_blocks, differing_settings
 from ultrafuser.baselines.counting import model_parts, parameters, used_parameters
+from ultrafuser.baselines.expert_use import expert_use
 from ultrafuser.baselines.making import make_baseline
 from ultrafuser.baselines.scores import measure
 from ultrafuser.modeling.experts import Router
@@ -215,6 +216,35 @@ def test_everything_learns_and_the_losses_are_kept(make_setting, variant):
     entries = [json.loads(line) for line in history.read_text().splitlines()]
     assert any("loss" in entry for entry in entries)
     assert measure(setting, made.folder).mean() > 0
+    use = made.chosen["expert_use"]
+    assert len(use) == 1 + (14 if not variant else 2)
+    assert all(sum(shares.values()) == pytest.approx(1) for by_domain in use.values() for shares in by_domain.values())
+
+
+def test_use_of_experts_is_counted_over_the_answers(make_setting):
+    """Against weights recomputed from the block's input, token by token; forced, all of it is one expert's."""
+    setting = make_setting()
+    mixed = at_feed_forward_blocks({name: setting.open(name) for name in setting.names})
+    data = setting.encoded([setting.template]).validation
+    found = expert_use(mixed, data, setting.names)
+    gate = mixed.model.layers[1].mlp.gate
+    seen = []
+    hook = gate.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    total, count = torch.zeros(3), 0
+    for example in data.examples:
+        if data.categories[example.category] == "code":
+            ids, positions = example.sequence(0)
+            logits(mixed, input_ids=torch.as_tensor(ids).long()[None])
+            for position in positions:
+                shares = (gate.weight @ seen[-1].view(-1, 16)[position]).softmax(0)
+                shares[shares.argmin()] = 0
+                total, count = total + shares / shares.sum(), count + 1
+    hook.remove()
+    assert list(found["layers.1.mlp"]["code"].values()) == pytest.approx((total / count).tolist(), abs=1e-5)
+    mean = [(found["layers.0.mlp"]["code"][name] + found["layers.1.mlp"]["code"][name]) / 2 for name in setting.names]
+    assert list(found["all"]["code"].values()) == pytest.approx(mean, abs=1e-6)
+    with forced(mixed, 2):
+        assert expert_use(mixed, data, setting.names)["all"]["math"] == {"text": 0, "code": 0, "math": 1}
 
 
 def test_specialists_that_differ_in_settings_are_told(make_setting, monkeypatch):

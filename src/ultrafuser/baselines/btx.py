@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ultrafuser.baselines.branching import TOP_K, at_every_linear_layer, at_feed_forward_blocks, differing_settings
+from ultrafuser.baselines.expert_use import expert_use
 from ultrafuser.baselines.setting import Made, Setting
 from ultrafuser.baselines.trained import train_plain
 from ultrafuser.lookup import lookup
@@ -41,4 +42,8 @@ def btx(setting: Setting) -> Made:
         f"The {len(setting.names)} specialists as experts at {place}, {TOP_K} of them for a token; the other weights "
         f"averaged, all tuned on all the data for {setting.steps} steps."
     )
-    return train_plain(setting, model, setting.template, method="btx", title="BTX", note=note)
+    made = train_plain(setting, model, setting.template, method="btx", title="BTX", note=note)
+    validation = setting.encoded([setting.template]).validation
+    if validation is not None:
+        made.chosen["expert_use"] = expert_use(model.eval(), validation, setting.names)
+    return made
