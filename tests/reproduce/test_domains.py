@@ -11,6 +11,7 @@ from ultrafuser.reproduce.runs import Store
 from ultrafuser.reproduce.tables import domains
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "demo"))
+OWN = widening.newcomer
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,6 @@ def fourth(tmp_path_factory):
     import micro
 
     patch = pytest.MonkeyPatch()
-    patch.setitem(micro.WORDS, "dna", ["A", "C", "G", "T", "AC", "GT"])
     patch.setitem(micro.TEMPLATES, "dna", "> {0}")
     folder = tmp_path_factory.mktemp("fourth")
     words = {"text": micro.WORDS["text"], "code": micro.WORDS["code"], "math": micro.WORDS["math"]}
@@ -104,7 +104,8 @@ def test_the_finding_follows_from_the_intervals(made) -> None:
     assert next(row for row in table.rows if row.key == "three").differences == {}
 
 
-def test_without_a_newcomer_the_plan_s_own_model_is_the_largest(micro_plan) -> None:
+def test_without_a_newcomer_the_plan_s_own_model_is_the_largest(micro_plan, monkeypatch) -> None:
+    monkeypatch.setattr(widening, "newcomer", OWN)
     plan = micro_plan("domains")
     assert widening.newcomer(plan) is None
     names = [run.name for run in domains.needs(plan)]
@@ -114,7 +115,8 @@ def test_without_a_newcomer_the_plan_s_own_model_is_the_largest(micro_plan) -> N
     ]  # fmt: skip
 
 
-def test_the_shipped_trio_has_a_fourth_and_its_keys_stay() -> None:
+def test_the_shipped_trio_has_a_fourth_that_its_own_runs_know_nothing_of(monkeypatch) -> None:
+    monkeypatch.setattr(widening, "newcomer", OWN)
     plan = make_plan("tiny", ["table6"])
     assert widening.newcomer(plan) == widening.DNA
     assert "dna" not in plan.columns
