@@ -27,9 +27,11 @@ __all__ = [
     "read_lengths",
     "stage_operations",
     "tokens_read",
+    "used_parameters",
 ]
 
 LEARNS, FROZEN, PASSED = 6, 2, 4  # passed: frozen, but gradients go through to what lies below
+EXPERTS = ".experts."  # in the names of experts' parameters
 
 
 class Parts(NamedTuple):
@@ -52,14 +54,34 @@ def parameters(*modules: Any) -> int:
     return sum(found.values())
 
 
+def used_parameters(model: Any) -> int:
+    """Parameters of a plain causal LM that a token reads: of n experts of which it takes k, k of n."""
+    return parameters(model) - _idle(model)
+
+
+def _idle(model: Any) -> int:
+    """Parameters of the experts that a token does not use; 0 of a dense model.
+
+    Sparse models of the Transformers library and ours keep stacked experts under this name and these settings.
+    """
+    config = model.config
+    k, n = (getattr(config, name, None) for name in ("num_experts_per_tok", "num_local_experts"))
+    if not k or not n:
+        return 0
+    return sum(p.numel() for name, p in model.named_parameters() if EXPERTS in name) // n * (n - k)
+
+
 def model_parts(model: Any) -> Parts:
-    """Body and head of a plain causal LM; a table that is not also the head is looked up, so it is in neither."""
+    """Body and head of a plain causal LM; a table that is not also the head is looked up, so it is in neither.
+
+    Of a sparse model's body only what a token uses is counted.
+    """
     head = model.get_output_embeddings()
     table = model.get_input_embeddings()
     in_head = {id(p) for p in head.parameters()}
     looked_up = {id(p) for p in table.parameters()}
     body = sum(p.numel() for p in model.parameters() if id(p) not in in_head | looked_up)
-    return Parts(body, parameters(head))
+    return Parts(body - _idle(model), parameters(head))
 
 
 def model_operations(model: Any, read: int, response: int, *, learns: bool) -> int:
@@ -82,7 +104,7 @@ def stage_operations(
         gate, learns = TRAINABLE[stage.train]
         once = Tokens(read_lengths(train, range(len(train))), 0) if stage.stored_states else drawn
         for j, specialist in enumerate(model.specialists):
-            parts, cost = model_parts(specialist), LEARNS if learns else FROZEN
+            parts, cost = model_parts(specialist), LEARNS if learns and j in model.learners else FROZEN
             total += cost * (parts.body * once.read[j] + parts.head * drawn.response)
         if model.n_specialists > 1 and gate_learns:
             times = model.n_specialists if model.gate.serves_any_number else 1
@@ -103,7 +125,8 @@ def low_rank_saving(model: Any, stages: Sequence[StageConfig], train: ResponseDa
         if not TRAINABLE[stage.train][1]:
             continue
         drawn = tokens_read(train, stage, seed=1000 * seed + place)
-        for specialist, read in zip(model.specialists, drawn.read, strict=True):
+        for j in model.learners:
+            specialist, read = model.specialist(j), drawn.read[j]
             parts = model_parts(specialist)
             low = sum(p.numel() for name, p in specialist.named_parameters() if ADAPTER_MARK in name)
             total += (LEARNS - PASSED) * ((parts.body - low) * read + parts.head * drawn.response)

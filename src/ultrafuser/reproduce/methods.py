@@ -51,6 +51,13 @@ def method_run(plan: Plan, method: str, seed: int) -> Run:
     return Run(f"{_slug(method)}/seed-{seed}", make_method, inputs, cost=_cost(plan))
 
 
+def method_run_with_steps(plan: Plan, method: str, seed: int, steps: int) -> Run:
+    """`method_run` with other steps than the scale's."""
+    usual = method_run(plan, method, seed)
+    name = f"{_slug(method)}@{steps}-steps/seed-{seed}"
+    return Run(name, make_method, {**usual.inputs, "steps": steps}, cost=usual.cost)
+
+
 def equal_operations_run(plan: Plan, method: str, seed: int) -> Run:
     """The same baseline with as many steps as make up the fused model's training operations.
 
