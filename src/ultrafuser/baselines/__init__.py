@@ -69,6 +69,14 @@ BASELINES: dict[str, Baseline] = {
             paper="not in the paper",
         ),
         Baseline(
+            "btx",
+            "the specialists as experts of one sparse model with routers, tuned on everything",
+            later("btx", "btx"),
+            needs=("several",),
+            variants=later("btx", "btx_variants"),
+            paper="BTX, table 1; figure 5",
+        ),
+        Baseline(
             "uniform",
             "all specialists with equal weights, nothing trained",
             later("mixtures", "uniform"),

@@ -15,11 +15,23 @@ from typing import Any, NamedTuple
 
 from ultrafuser.data import ResponseDataset, make_sampler
 from ultrafuser.recipe import StageConfig
-from ultrafuser.training.parameters import TRAINABLE
+from ultrafuser.training.parameters import ADAPTER_MARK, TRAINABLE
 
-__all__ = ["Parts", "Tokens", "model_operations", "model_parts", "parameters", "stage_operations", "tokens_read"]
+__all__ = [
+    "Parts",
+    "Tokens",
+    "low_rank_saving",
+    "model_operations",
+    "model_parts",
+    "parameters",
+    "read_lengths",
+    "stage_operations",
+    "tokens_read",
+    "used_parameters",
+]
 
-LEARNS, FROZEN = 6, 2
+LEARNS, FROZEN, PASSED = 6, 2, 4  # passed: frozen, but gradients go through to what lies below
+EXPERTS = ".experts."  # in the names of experts' parameters
 
 
 class Parts(NamedTuple):
@@ -42,14 +54,34 @@ def parameters(*modules: Any) -> int:
     return sum(found.values())
 
 
+def used_parameters(model: Any) -> int:
+    """Parameters of a plain causal LM that a token reads: of n experts of which it takes k, k of n."""
+    return parameters(model) - _idle(model)
+
+
+def _idle(model: Any) -> int:
+    """Parameters of the experts that a token does not use; 0 of a dense model.
+
+    Sparse models of the Transformers library and ours keep stacked experts under this name and these settings.
+    """
+    config = model.config
+    k, n = (getattr(config, name, None) for name in ("num_experts_per_tok", "num_local_experts"))
+    if not k or not n:
+        return 0
+    return sum(p.numel() for name, p in model.named_parameters() if EXPERTS in name) // n * (n - k)
+
+
 def model_parts(model: Any) -> Parts:
-    """Body and head of a plain causal LM; a table that is not also the head is looked up, so it is in neither."""
+    """Body and head of a plain causal LM; a table that is not also the head is looked up, so it is in neither.
+
+    Of a sparse model's body only what a token uses is counted.
+    """
     head = model.get_output_embeddings()
     table = model.get_input_embeddings()
     in_head = {id(p) for p in head.parameters()}
     looked_up = {id(p) for p in table.parameters()}
     body = sum(p.numel() for p in model.parameters() if id(p) not in in_head | looked_up)
-    return Parts(body, parameters(head))
+    return Parts(body - _idle(model), parameters(head))
 
 
 def model_operations(model: Any, read: int, response: int, *, learns: bool) -> int:
@@ -70,7 +102,7 @@ def stage_operations(
     for place, stage in enumerate(stages):
         drawn = tokens_read(train, stage, seed=1000 * seed + place)
         gate, learns = TRAINABLE[stage.train]
-        once = Tokens(_read(train, range(len(train))), 0) if stage.stored_states else drawn
+        once = Tokens(read_lengths(train, range(len(train))), 0) if stage.stored_states else drawn
         for j, specialist in enumerate(model.specialists):
             parts, cost = model_parts(specialist), LEARNS if learns and j in model.learners else FROZEN
             total += cost * (parts.body * once.read[j] + parts.head * drawn.response)
@@ -78,6 +110,26 @@ def stage_operations(
             times = model.n_specialists if model.gate.serves_any_number else 1
             cost = LEARNS if gate else FROZEN
             total += cost * times * parameters(model.gate) * drawn.response
+            if model.gate.reads_evidence:  # the heads run once more
+                total += FROZEN * sum(model_parts(s).head for s in model.specialists) * drawn.response
+    return total
+
+
+def low_rank_saving(model: Any, stages: Sequence[StageConfig], train: ResponseDataset, *, seed: int) -> int:
+    """What `stage_operations` counts too much where specialists learn through low-rank adapters alone.
+
+    Every other weight still takes 2 operations forward and 2 backward to hand the gradient on, but has none itself.
+    """
+    total = 0
+    for place, stage in enumerate(stages):
+        if not TRAINABLE[stage.train][1]:
+            continue
+        drawn = tokens_read(train, stage, seed=1000 * seed + place)
+        for j in model.learners:
+            specialist, read = model.specialist(j), drawn.read[j]
+            parts = model_parts(specialist)
+            low = sum(p.numel() for name, p in specialist.named_parameters() if ADAPTER_MARK in name)
+            total += (LEARNS - PASSED) * ((parts.body - low) * read + parts.head * drawn.response)
     return total
 
 
@@ -93,10 +145,10 @@ def tokens_read(train: ResponseDataset, stage: StageConfig, *, seed: int) -> Tok
     )
     indices = list(sampler)
     response = [example.n_response_tokens for example in train.examples]
-    return Tokens(_read(train, indices), sum(response[i] for i in indices))
+    return Tokens(read_lengths(train, indices), sum(response[i] for i in indices))
 
 
-def _read(train: ResponseDataset, indices: Iterable[int]) -> list[int]:
+def read_lengths(train: ResponseDataset, indices: Iterable[int]) -> list[int]:
     """Tokens, prompts and responses, that each of the N specialists reads of these examples."""
     lengths_by_specialist = [
         [sum(map(len, example.prompts[j])) + example.n_response_tokens for example in train.examples]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ultrafuser.baselines.budget import fit_stages
-from ultrafuser.baselines.counting import parameters, stage_operations
+from ultrafuser.baselines.counting import parameters, stage_operations, used_parameters
 from ultrafuser.baselines.setting import Made, Setting
 from ultrafuser.recipe import StageConfig
 
@@ -40,8 +40,7 @@ def train_plain(
     result, operations, steps = _run(setting, fused, stages, method, domains=domains, gate_learns=False)
     save_plain(setting, model, template, title=title or method, note=note)
     found = {**(chosen or {}), **validation_of(result)}
-    count = parameters(model)
-    return Made(setting.folder, count, count, operations, steps, note, found)
+    return Made(setting.folder, parameters(model), used_parameters(model), operations, steps, note, found)
 
 
 def train_fuser(
