@@ -23,8 +23,6 @@ def write(body: dict) -> str:
     names = [mark(body, number) for number in range(count)]
     if '"relevance"' in prompt:
         return json.dumps([{"name": f"part {n}", "relevance": f"{n} matters", "use_case": f"for {n}"} for n in names])
-            [{"name": f"part {n}", "relevance": f"{n} matters", "use_case": f"one needs {n}"} for n in names]
-        )
     if "broad topics" in prompt:
         return json.dumps([f"topic {name}" for name in names])
     if count:
