@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ultrafuser.recipe import StageConfig
+from ultrafuser.recipe import Recipe, StageConfig
 from ultrafuser.reproduce.context import Context
 from ultrafuser.reproduce.plan import Plan
 from ultrafuser.reproduce.runs import Result, Run
+
+Watch = Callable[[Any, Any], Any]  # model, tokenizer -> a callback of the Trainer
 
 UNIFORM = "uniform"
 FUSED = "fused"
@@ -75,11 +77,15 @@ def read_specialists(context: Context, inputs: dict[str, Any], found: dict[str, 
 
 def train_fused(context: Context, inputs: dict[str, Any], found: dict[str, Result]) -> Result:
     """Train a fused model through its stages, measure it after each and save it; goes on after a kill."""
+    return train(context, inputs, context.plan.open_recipe(inputs["seed"], inputs["changes"]))
+
+
+def train(context: Context, inputs: dict[str, Any], recipe: Recipe, watch: Watch | None = None) -> Result:
+    """What `train_fused` does with its inputs, on a recipe made ready; `watch` gives a callback that looks on."""
     from ultrafuser.modeling import save_fused
     from ultrafuser.training import run_stages
     from ultrafuser.training.step_report import StepReport
 
-    recipe = context.plan.open_recipe(inputs["seed"], inputs["changes"])
     stages = [StageConfig(**stage) for stage in inputs["stages"]]
     model, tokenizer = context.build(recipe)
     material = context.material(recipe, model.config.templates, tokenizer)
@@ -99,7 +105,7 @@ def train_fused(context: Context, inputs: dict[str, Any], found: dict[str, Resul
         material.validation,
         output,
         seed=recipe.seed,
-        callbacks=[reporter],
+        callbacks=[reporter, *([] if watch is None else [watch(model, tokenizer)])],
         keep=inputs["keep"],
         forced_gate_weights=inputs["weights"],
         after_stage=after_stage,
