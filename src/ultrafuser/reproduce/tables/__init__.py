@@ -14,6 +14,7 @@ from ultrafuser.reproduce.tables import (
     figure7,
     figure8,
     figure9,
+    saturation,
     table1,
     table2,
     table3,
@@ -43,6 +44,7 @@ TABLES: dict[str, TableSpec] = {
     "figure7": figure7.TABLE,
     "figure8": figure8.TABLE,
     "figure9": figure9.TABLE,
+    "saturation": saturation.TABLE,
 }
 
 

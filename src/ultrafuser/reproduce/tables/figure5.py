@@ -29,7 +29,7 @@ def runs_of(plan: Plan, method: str) -> list[Run]:
     """The trainings that a curve is the mean of."""
     if method == FUSED:
         return list(fused_runs(plan))
-    if method not in BASELINES or method in plan.settings.left_out or lacking(method):
+    if method not in BASELINES or lacking(method):
         return []
     return [method_run(plan, method, seed) for seed in plan.seeds]
 
