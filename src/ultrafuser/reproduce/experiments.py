@@ -10,8 +10,6 @@ from ultrafuser.reproduce.context import Context
 from ultrafuser.reproduce.plan import Plan
 from ultrafuser.reproduce.runs import Result, Run
 
-Watch = Callable[[Any, Any], Any]  # model, tokenizer -> a callback of the Trainer
-
 UNIFORM = "uniform"
 FUSED = "fused"
 # Seconds on one core for one conversation of the shipped sample in one shipped specialist; other sizes only shift them.
@@ -77,17 +75,29 @@ def read_specialists(context: Context, inputs: dict[str, Any], found: dict[str, 
 
 def train_fused(context: Context, inputs: dict[str, Any], found: dict[str, Result]) -> Result:
     """Train a fused model through its stages, measure it after each and save it; goes on after a kill."""
-    return train(context, inputs, context.plan.open_recipe(inputs["seed"], inputs["changes"]))
+    recipe = context.plan.open_recipe(inputs["seed"], inputs["changes"])
+    return train_opened(context, inputs, recipe, *context.build(recipe))
 
 
-def train(context: Context, inputs: dict[str, Any], recipe: Recipe, watch: Watch | None = None) -> Result:
-    """What `train_fused` does with its inputs, on a recipe made ready; `watch` gives a callback that looks on."""
+def train_opened(
+    context: Context,
+    inputs: Mapping[str, Any],
+    recipe: Recipe,
+    model: Any,
+    tokenizer: Any,
+    finish: Callable[[Any], None] = lambda model: None,
+    callbacks: Sequence[Any] = (),
+) -> Result:
+    """`train_fused` of a model that was opened already, and changed; `finish(model)` comes before it is saved.
+    `callbacks` of the Trainer look on.
+
+    The change must be the same whenever the run is gone on with.
+    """
     from ultrafuser.modeling import save_fused
     from ultrafuser.training import run_stages
     from ultrafuser.training.step_report import StepReport
 
     stages = [StageConfig(**stage) for stage in inputs["stages"]]
-    model, tokenizer = context.build(recipe)
     material = context.material(recipe, model.config.templates, tokenizer)
     reporter = StepReport([f"train {stage.name}" for stage in stages], context.report)
     items: dict[str, Any] = {}
@@ -105,7 +115,7 @@ def train(context: Context, inputs: dict[str, Any], recipe: Recipe, watch: Watch
         material.validation,
         output,
         seed=recipe.seed,
-        callbacks=[reporter, *([] if watch is None else [watch(model, tokenizer)])],
+        callbacks=[reporter, *callbacks],
         keep=inputs["keep"],
         forced_gate_weights=inputs["weights"],
         after_stage=after_stage,
@@ -113,6 +123,8 @@ def train(context: Context, inputs: dict[str, Any], recipe: Recipe, watch: Watch
         tensorboard=False,
         overwrite=True,  # of a model that was saved just before a kill; the same run is gone on with
     )
+    made = cost_of(model, stages, material.train, recipe.seed, inputs["weights"] is None)
+    finish(model)
     save_fused(model, tokenizer, output, overwrite=True)
     return {
         "items": items,
@@ -120,7 +132,7 @@ def train(context: Context, inputs: dict[str, Any], recipe: Recipe, watch: Watch
         "folder": context.relative(output),
         "curves": {stage.name: curve(result.history, stage.name) for stage in stages},
         "stages": [{"name": s.name, "before": s.before, "after": s.after, "best": s.best} for s in result.stages],
-        "made": cost_of(model, stages, material.train, recipe.seed, inputs["weights"] is None),
+        "made": made,
         "data": material.as_dict(),
     }
 

@@ -18,7 +18,7 @@ from ultrafuser.files import write_whole
 from ultrafuser.recipe import Recipe
 from ultrafuser.reproduce.checkpoints import Checkpoints
 from ultrafuser.reproduce.context import Context
-from ultrafuser.reproduce.experiments import fused_run, train
+from ultrafuser.reproduce.experiments import fused_run, train_opened
 from ultrafuser.reproduce.plan import Plan
 from ultrafuser.reproduce.runs import Result, Run
 
@@ -61,10 +61,11 @@ def train_subset(context: Context, inputs: dict[str, Any], found: dict[str, Resu
     """Draw the data, train, measure; result["drawn"] says how many conversations of each domain there were."""
     recipe = context.plan.open_recipe(inputs["seed"], inputs["changes"])
     data, drawn = _data(context, inputs, recipe)
+    chosen = context.plan.open_recipe(inputs["seed"], {**inputs["changes"], "data": data})
+    model, tokenizer = context.build(chosen)
     watch = Checkpoints(context, inputs["stages"][-1], inputs["checkpoints"]) if inputs["checkpoints"] else None
-    changes = {**inputs["changes"], "data": data}
-    chosen = context.plan.open_recipe(inputs["seed"], changes)
-    result = train(context, inputs, chosen, None if watch is None else watch.callback)
+    callbacks = [] if watch is None else [watch.callback(model, tokenizer)]
+    result = train_opened(context, inputs, chosen, model, tokenizer, callbacks=callbacks)
     extra = {} if watch is None else {"checkpoints": watch.measured()}
     return {**result, **extra, "drawn": drawn}
 

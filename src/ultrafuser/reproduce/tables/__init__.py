@@ -7,6 +7,7 @@ from ultrafuser.reproduce.plan import Plan
 from ultrafuser.reproduce.runs import Run
 from ultrafuser.reproduce.scales import SCALES
 from ultrafuser.reproduce.tables import (
+    beyond,
     figure1,
     figure4,
     figure5,
@@ -45,6 +46,7 @@ TABLES: dict[str, TableSpec] = {
     "figure8": figure8.TABLE,
     "figure9": figure9.TABLE,
     "saturation": saturation.TABLE,
+    "beyond": beyond.TABLE,
 }
 
 
