@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ultrafuser.modeling.evidence import read_evidence
 from ultrafuser.modeling.gate import Gate, normalise
 from ultrafuser.modeling.head import fused_logits
 from ultrafuser.modeling.inputs import check_labels, keep_available
@@ -58,7 +59,14 @@ class RespondingMixin(FusedParts):
         own = [head.logits(hidden) for head, hidden in zip(self.heads, hidden_MD, strict=True)]
         return union_logs(weights_MN, own, self.alignment)[:, : self.config.vocab_size]
 
-    def _weigh(self, hidden: Sequence[torch.Tensor], available: torch.Tensor | None = None) -> torch.Tensor:
-        """The gate's weights (..., N), in float32 also under autocast."""
+    def _weigh(
+        self,
+        hidden: Sequence[torch.Tensor],
+        available: torch.Tensor | None = None,
+        evidence: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The gate's weights (..., N), in float32 also under autocast; `evidence` (..., N, F) where it is known."""
         with torch.autocast(device_type=hidden[0].device.type, enabled=False):
-            return normalise(self.gate(hidden), self.config.fusion["top_k"], available)
+            if self.gate.reads_evidence and evidence is None:
+                evidence = read_evidence(hidden, self.heads)
+            return normalise(self.gate(hidden, evidence), self.config.fusion["top_k"], available)
