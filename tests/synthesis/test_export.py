@@ -119,20 +119,21 @@ def test_the_card_counts(run, tmp_path, tiny_tokenizer):
     assert made[0].mean("response words") == words
 
 
-def test_a_recipe_takes_it(run, tmp_path, specialist_folders):
-    from ultrafuser.preflight import check_recipe
+def test_a_recipe_trains_on_it(run, tmp_path, specialist_folders):
     from ultrafuser.recipe import load_recipe
+    from ultrafuser.training import train_recipe
 
     spec, journal, domains = run
-    export_dataset(journal, spec, domains, tmp_path / "data", Options(shares=Shares(validation=0.1)))
+    export_dataset(journal, spec, domains, tmp_path / "data", Options("parquet", shares=Shares(validation=0.1)))
     card = (tmp_path / "data/README.md").read_text(encoding="utf-8")
     data = yaml.safe_load(card.split("```yaml")[1].split("```")[0].replace("FOLDER", str(tmp_path / "data")))
-    names = ("text", "code")
-    recipe = {"specialists": {name: {"source": str(specialist_folders[name]), "template": "plain"} for name in names}}
-    recipe |= data | {"output": str(tmp_path / "trained"), "name": "made"}
+    recipe = {"name": "made", "specialists": {name: {"source": str(specialist_folders[name])} for name in data["data"]}}
+    stage = {"name": "gate", "train": "gate", "steps": 2, "examples_per_category": 2}
+    recipe |= data | {"max_length": 400, "stages": [stage], "output": str(tmp_path / "trained")}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    report = check_recipe(load_recipe(tmp_path / "recipe.yaml"))
-    assert not report.errors
+    result = train_recipe(load_recipe(tmp_path / "recipe.yaml"))
+    assert result.data["text"]["train"] + result.data["text"]["validation"] == 54
+    assert (tmp_path / "trained/config.json").is_file()
 
 
 def test_what_is_there_stays_when_it_fails(run, tmp_path, monkeypatch):

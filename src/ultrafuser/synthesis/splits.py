@@ -6,12 +6,13 @@ import hashlib
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-__all__ = ["SPLITS", "Apart", "Shares", "Splitter"]
+from ultrafuser.lookup import lookup
+
+__all__ = ["APART", "SPLITS", "Shares", "Splitter"]
 
 SPLITS = ("train", "validation", "heldout")
-Apart = Literal["conversations", "sub_topics", "meta_topics"]
+APART = ("conversations", "sub_topics", "meta_topics")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +24,11 @@ class Shares:
 
     validation: float = 0.0
     heldout: float = 0.0
-    apart: Apart = "conversations"
+    apart: str = "conversations"
     seed: int = 0
 
     def __post_init__(self) -> None:
+        lookup(dict.fromkeys(APART), self.apart, "apart")
         for name in ("validation", "heldout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is no share; give a number from 0 to below 1")
