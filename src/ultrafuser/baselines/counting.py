@@ -17,7 +17,16 @@ from ultrafuser.data import ResponseDataset, make_sampler
 from ultrafuser.recipe import StageConfig
 from ultrafuser.training.parameters import TRAINABLE
 
-__all__ = ["Parts", "Tokens", "model_operations", "model_parts", "parameters", "stage_operations", "tokens_read"]
+__all__ = [
+    "Parts",
+    "Tokens",
+    "model_operations",
+    "model_parts",
+    "parameters",
+    "stage_operations",
+    "tokens_of_all",
+    "tokens_read",
+]
 
 LEARNS, FROZEN = 6, 2
 
@@ -70,7 +79,7 @@ def stage_operations(
     for place, stage in enumerate(stages):
         drawn = tokens_read(train, stage, seed=1000 * seed + place)
         gate, learns = TRAINABLE[stage.train]
-        once = Tokens(_read(train, range(len(train))), 0) if stage.stored_states else drawn
+        once = tokens_of_all(train) if stage.stored_states else drawn
         for j, specialist in enumerate(model.specialists):
             parts, cost = model_parts(specialist), LEARNS if learns else FROZEN
             total += cost * (parts.body * once.read[j] + parts.head * drawn.response)
@@ -94,6 +103,11 @@ def tokens_read(train: ResponseDataset, stage: StageConfig, *, seed: int) -> Tok
     indices = list(sampler)
     response = [example.n_response_tokens for example in train.examples]
     return Tokens(_read(train, indices), sum(response[i] for i in indices))
+
+
+def tokens_of_all(train: ResponseDataset) -> Tokens:
+    """Tokens of a data set read once."""
+    return Tokens(_read(train, range(len(train))), sum(example.n_response_tokens for example in train.examples))
 
 
 def _read(train: ResponseDataset, indices: Iterable[int]) -> list[int]:

@@ -34,6 +34,8 @@ class Gate(nn.Module):
     """Base of all gates. `forward` takes N tensors (..., D_j) and gives gate logits (..., N) in float32."""
 
     serves_any_number = False
+    holds = False
+    """Whether its weights at an answer's first token are those of the whole answer, see `AnswerGate`."""
 
     def __init__(self, hidden_sizes: Sequence[int]) -> None:
         super().__init__()
@@ -145,7 +147,36 @@ class ConstantGate(Gate):
         return at_least_float32(self.logits).expand(*hidden_BTD[0].shape[:-1], -1)
 
 
-GATES: dict[str, type[Gate]] = {"token": TokenGate, "joint": JointGate, "constant": ConstantGate}
+class AnswerGate(Gate):
+    """One decision for a whole answer: a linear map of all hidden states at the last token of the prompts.
+
+    With the fusion's `top_k` 1 it is a router, which hands each answer to one specialist. The model holds its weights
+    from an answer's first token to its last wherever it knows where prompts end: with prompts of the specialists' own,
+    and in the training form. Plain `input_ids` do not say where, and are weighed token by token.
+    """
+
+    holds = True
+
+    def __init__(self, hidden_sizes: Sequence[int]) -> None:
+        super().__init__(hidden_sizes)
+        self.outer = nn.Linear(sum(hidden_sizes), len(hidden_sizes))
+
+    def reset_parameters(self, seed: int) -> None:
+        """See `Gate.reset_parameters`."""
+        _seed_linear(self.outer, torch.Generator().manual_seed(seed))
+
+    def forward(self, hidden_BTD: Sequence[torch.Tensor]) -> torch.Tensor:
+        """N scalars from the concatenated hidden states: (..., N)."""
+        hidden = torch.cat([hidden.to(self.outer.weight) for hidden in hidden_BTD], dim=-1)
+        return at_least_float32(self.outer(hidden))
+
+
+GATES: dict[str, type[Gate]] = {
+    "token": TokenGate,
+    "joint": JointGate,
+    "constant": ConstantGate,
+    "answer": AnswerGate,
+}
 
 
 def gate_options(kind: str) -> list[str]:

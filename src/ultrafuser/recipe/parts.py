@@ -83,13 +83,17 @@ class SpecialistSource(Strict):
         return is_hub_model(self.source, self.revision)
 
 
+WITHOUT_INNER_LAYER = ("constant", "answer")  # gates that take no hidden_size
+
+
 class GateConfig(Strict):
     """The gate: from hidden states to one weight per specialist and token."""
 
-    type: Literal["token", "joint", "constant"] = "token"
-    """token: the paper's, one network for all; joint: reads all hidden states together; constant: learned weights."""
+    type: Literal["token", "joint", "constant", "answer"] = "token"
+    """token: the paper's, one network for all; joint: reads all hidden states together; constant: learned weights;
+    answer: reads all hidden states where the prompts end, one decision for the whole answer."""
     hidden_size: Count = 512
-    """Width of the gate's inner layer; the paper's is 512. A constant gate has none."""
+    """Width of the gate's inner layer; the paper's is 512. A constant gate and an answer gate have none."""
     projection_size: Count | None = None
     """Width that a token gate reads where specialists differ in width; null takes the narrowest's."""
 
@@ -99,9 +103,9 @@ class GateConfig(Strict):
             raise ValueError(
                 f"projection_size: {self.projection_size} given, but a {self.type} gate projects nothing; remove it"
             )
-        if self.type == "constant" and "hidden_size" in self.model_fields_set:
+        if self.type in WITHOUT_INNER_LAYER and "hidden_size" in self.model_fields_set:
             raise ValueError(
-                f"hidden_size: {self.hidden_size} given, but a constant gate has no inner layer; remove it"
+                f"hidden_size: {self.hidden_size} given, but a {self.type} gate has no inner layer; remove it"
             )
         return self
 
@@ -109,7 +113,7 @@ class GateConfig(Strict):
     def _options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Only what the gate's class takes."""
         data: dict[str, Any] = handler(self)
-        if self.type == "constant":
+        if self.type in WITHOUT_INNER_LAYER:
             data.pop("hidden_size", None)
         if self.projection_size is None:
             data.pop("projection_size", None)

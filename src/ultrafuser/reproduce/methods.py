@@ -17,7 +17,7 @@ from ultrafuser.reproduce.scales import ALL
 
 METHOD = "method"
 CONDITIONS = ("base", "validation", "heldout", "several")  # needs that are no packages
-OWN_BUDGET = ("scratch",)  # methods that are given operations of their own, whatever the steps
+OWN_BUDGET = ("scratch", "routing")  # methods that have operations of their own, whatever the steps
 LONG = {"scratch": 15_000.0}  # seconds on one core, at the size of the shipped trio
 LEVEL_FROM, LEVEL_TO = 0.9, 1.1  # within these a method has taken the fused model's operations already
 
