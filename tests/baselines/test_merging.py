@@ -149,9 +149,9 @@ def test_mergekit_coincides_with_ours(kin_folders, base_folder, weights_in, tmp_
     assert all(torch.allclose(found[name], wanted[name], atol=1e-6) for name in wanted)
 
 
-def test_ties_that_trims_nothing_and_disputes_nothing_is_the_average(make_specialist_folder, weights_in, tmp_path):
-    """Where all differences point the same way, the mean of those that agree with the majority is the mean of all."""
-    pytest.importorskip("mergekit")
+@pytest.fixture
+def upward(make_specialist_folder, tmp_path):
+    """A base and two models all of whose differences from it point the same way, those of the second twice as far."""
     from transformers import AutoModelForCausalLM
 
     base, folders = make_specialist_folder(tmp_path / "base", 5), []
@@ -160,14 +160,53 @@ def test_ties_that_trims_nothing_and_disputes_nothing_is_the_average(make_specia
         torch.manual_seed(i)
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter.add_(0.01 + torch.rand_like(parameter))
+                parameter.add_(0.01 + (1 + i) * torch.rand_like(parameter))
         folders.append(tmp_path / f"up{i}")
         model.save_pretrained(folders[-1])
+    return base, folders
+
+
+def test_ties_that_trims_nothing_and_disputes_nothing_is_the_average(upward, weights_in, tmp_path, out):
+    """Where all differences point the same way, the mean of those that agree with the majority is the mean of all."""
+    pytest.importorskip("mergekit")
+    base, folders = upward
     run_mergekit("ties", folders, tmp_path / "theirs", base=base)
-    (tmp_path / "ours").mkdir()
-    merging.average(folders, tmp_path / "ours")
-    found, wanted = weights_in(tmp_path / "theirs"), weights_in(tmp_path / "ours")
+    merging.average(folders, out)
+    found, wanted = weights_in(tmp_path / "theirs"), weights_in(out)
     assert all(torch.allclose(found[name], wanted[name], atol=1e-6) for name in wanted)
+
+
+def test_varm_worked_by_hand_on_two_matrices(tmp_path, weights_in, out):
+    """a: changes 1 and 3 everywhere, squares 1 : 9; b: one model left it as it was; c: nobody changed it."""
+    zero, one_place, c = torch.zeros(2, 2), torch.tensor([[0.0, 4.0], [0.0, 0.0]]), torch.full((3,), 7.0)
+    pivot = tiny(tmp_path / "pivot", {"a": zero, "b": zero.clone(), "c": c})
+    one = tiny(tmp_path / "one", {"a": zero + 1, "b": zero.clone(), "c": c.clone()})
+    two = tiny(tmp_path / "two", {"a": zero - 3, "b": one_place, "c": c.clone()})
+    merging.variation(pivot, [one, two], out)
+    found = weights_in(out)
+    assert torch.allclose(found["a"], torch.full((2, 2), 0.1 * 1 + 0.9 * -3))
+    assert torch.equal(found["b"], one_place)
+    assert torch.equal(found["c"], c)
+
+
+def test_sce_that_selects_all_and_erases_nothing_is_varm(upward, weights_in, tmp_path, out):
+    """Where all differences point the same way, base + sum_j W_j (x_j - base) = sum_j W_j x_j."""
+    pytest.importorskip("mergekit")
+    base, folders = upward
+    run_mergekit("sce", folders, tmp_path / "theirs", base=base, select=1.0)
+    merging.variation(base, folders, out)
+    found, wanted = weights_in(tmp_path / "theirs"), weights_in(out)
+    assert found.keys() == wanted.keys()
+    assert all(torch.allclose(found[name], wanted[name], atol=1e-5) for name in wanted)
+
+
+def test_sce_takes_the_share_that_it_is_asked_for(upward, weights_in, tmp_path):
+    pytest.importorskip("mergekit")
+    base, folders = upward
+    run_mergekit("sce", folders, tmp_path / "theirs", base=base, select=0.1)
+    name = "model.layers.0.mlp.up_proj.weight"
+    changed = weights_in(tmp_path / "theirs")[name] != weights_in(base)[name]
+    assert changed.float().mean() == pytest.approx(0.1, abs=0.01)
 
 
 def test_dare_draws_from_its_seed_and_leaves_the_callers_generator(kin_folders, base_folder, weights_in, tmp_path):

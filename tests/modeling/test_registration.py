@@ -1,4 +1,4 @@
-"""The Auto classes know the fused model, whichever module of the package or of Transformers is imported first."""
+"""The Auto classes know our models, whichever module of the package or of Transformers is imported first."""
 
 import os
 import subprocess
@@ -12,6 +12,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from ultrafuser.modeling import UltraFuserConfig, UltraFuserForCausalLM
 assert type(AutoConfig.for_model("ultrafuser")) is UltraFuserConfig
 assert AutoModelForCausalLM._model_mapping[UltraFuserConfig] is UltraFuserForCausalLM
+sparse = AutoConfig.for_model("ultrafuser-sparse")
+assert type(AutoModelForCausalLM._model_mapping[type(sparse)]) is type
+assert AutoModelForCausalLM._model_mapping[type(sparse)].__name__ == "SparseForCausalLM"
 """
 FIRST = {
     "package": "import ultrafuser",
@@ -20,6 +23,8 @@ FIRST = {
     "configuration": "import ultrafuser.modeling.configuration",
     "model": "import ultrafuser.modeling.model",
     "auto": "from transformers import AutoConfig",
+    "sparse": "import ultrafuser.modeling.sparse",
+    "sparse configuration": "import ultrafuser.modeling.sparse_configuration",
     "training": "import ultrafuser.training.trainer",
 }
 

@@ -69,6 +69,14 @@ BASELINES: dict[str, Baseline] = {
             paper="not in the paper",
         ),
         Baseline(
+            "btx",
+            "the specialists as experts of one sparse model with routers, tuned on everything",
+            later("btx", "btx"),
+            needs=("several",),
+            variants=later("btx", "btx_variants"),
+            paper="BTX, table 1; figure 5",
+        ),
+        Baseline(
             "uniform",
             "all specialists with equal weights, nothing trained",
             later("mixtures", "uniform"),
@@ -135,6 +143,13 @@ BASELINES: dict[str, Baseline] = {
             needs=("several", "base"),
             variants=chosen_and_paper,
             paper="task arithmetic, table 1 (scale 1.0)",
+        ),
+        Baseline(
+            "fusechat",
+            "every other specialist distilled into a copy of a pivot, the copies merged",
+            later("fusechat", "fusechat"),
+            needs=("several",),
+            paper="FuseChat, table 1",
         ),
         Baseline(
             "ties",

@@ -26,9 +26,11 @@ __all__ = [
     "stage_operations",
     "tokens_of_all",
     "tokens_read",
+    "used_parameters",
 ]
 
 LEARNS, FROZEN = 6, 2
+EXPERTS = ".experts."  # in the names of experts' parameters
 
 
 class Parts(NamedTuple):
@@ -51,14 +53,34 @@ def parameters(*modules: Any) -> int:
     return sum(found.values())
 
 
+def used_parameters(model: Any) -> int:
+    """Parameters of a plain causal LM that a token reads: of n experts of which it takes k, k of n."""
+    return parameters(model) - _idle(model)
+
+
+def _idle(model: Any) -> int:
+    """Parameters of the experts that a token does not use; 0 of a dense model.
+
+    Sparse models of the Transformers library and ours keep stacked experts under this name and these settings.
+    """
+    config = model.config
+    k, n = (getattr(config, name, None) for name in ("num_experts_per_tok", "num_local_experts"))
+    if not k or not n:
+        return 0
+    return sum(p.numel() for name, p in model.named_parameters() if EXPERTS in name) // n * (n - k)
+
+
 def model_parts(model: Any) -> Parts:
-    """Body and head of a plain causal LM; a table that is not also the head is looked up, so it is in neither."""
+    """Body and head of a plain causal LM; a table that is not also the head is looked up, so it is in neither.
+
+    Of a sparse model's body only what a token uses is counted.
+    """
     head = model.get_output_embeddings()
     table = model.get_input_embeddings()
     in_head = {id(p) for p in head.parameters()}
     looked_up = {id(p) for p in table.parameters()}
     body = sum(p.numel() for p in model.parameters() if id(p) not in in_head | looked_up)
-    return Parts(body, parameters(head))
+    return Parts(body - _idle(model), parameters(head))
 
 
 def model_operations(model: Any, read: int, response: int, *, learns: bool) -> int:
@@ -81,7 +103,7 @@ def stage_operations(
         gate, learns = TRAINABLE[stage.train]
         once = tokens_of_all(train) if stage.stored_states else drawn
         for j, specialist in enumerate(model.specialists):
-            parts, cost = model_parts(specialist), LEARNS if learns else FROZEN
+            parts, cost = model_parts(specialist), LEARNS if learns and j in model.learners else FROZEN
             total += cost * (parts.body * once.read[j] + parts.head * drawn.response)
         if model.n_specialists > 1 and gate_learns:
             times = model.n_specialists if model.gate.serves_any_number else 1

@@ -17,14 +17,16 @@ def run_mergekit(
     base: Path | None = None,
     density: float = 1.0,
     scale: float = 1.0,
+    select: float | None = None,
     dtype: str | None = None,
     seed: int = 0,
 ) -> None:
     """Merge `folders` by mergekit's `method` into `output`: configuration and weights, no tokenizer.
 
     `density` is the share of each difference from `base` that is kept, `scale` (mergekit's lambda) what their merge is
-    multiplied with before it is added to the base. What is random is drawn from `seed`; the caller's generators stay as
-    they are. Raises ValueError where mergekit is not installed or refuses.
+    multiplied with before it is added to the base, `select` the share of each tensor that SCE takes. What is random is
+    drawn from `seed`; the caller's generators stay as they are. Raises ValueError where mergekit is not installed or
+    refuses.
     """
     import torch
 
@@ -33,8 +35,10 @@ def run_mergekit(
         from mergekit.merge import run_merge
         from mergekit.options import MergeOptions
     except ModuleNotFoundError as error:
-        raise ValueError("TIES and DARE need the package mergekit: pip install 'ultrafuser[merge]'") from error
+        raise ValueError(f"merging by {method} needs the package mergekit: pip install 'ultrafuser[merge]'") from error
     shared: dict[str, Any] = {} if base is None else {"lambda": scale}
+    if select is not None:
+        shared["select_topk"] = select
     own = {"weight": 1.0} if base is None else {"weight": 1.0, "density": density}
     settings = {
         "merge_method": method,

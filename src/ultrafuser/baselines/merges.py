@@ -22,7 +22,7 @@ from ultrafuser.baselines.trained import card
 from ultrafuser.files import write_json
 from ultrafuser.lookup import lookup
 
-__all__ = ["Candidate", "average", "average_variants", "dare", "merged", "task_arithmetic", "ties"]
+__all__ = ["Candidate", "average", "average_variants", "dare", "merged", "save_merge", "task_arithmetic", "ties"]
 
 SCALES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 TIES_GRID = tuple((density, scale) for density in (0.2, 0.5, 0.8) for scale in (0.2, 0.3, 0.5, 1.0))
@@ -107,8 +107,6 @@ def merged(setting: Setting, candidates: Sequence[Candidate], note: str) -> Made
     been measured is kept, so that a grid cut short goes on. Raises ValueError where several candidates meet no
     validation data.
     """
-    from ultrafuser.modeling.storage import staged
-
     best, template, chosen = candidates[0], setting.template, dict[str, Any]()
     if setting.material.validation is not None:
         losses = _measured(setting, candidates)
@@ -120,16 +118,23 @@ def merged(setting: Setting, candidates: Sequence[Candidate], note: str) -> Made
     elif len(candidates) > 1:
         raise ValueError("data: the recipe has no validation data to choose on; give its domains a validation_fraction")
     note = note.format(best.label)
+    count = save_merge(setting, best.make, template, title="Merged specialists", note=note)
+    shutil.rmtree(setting.folder / "work", ignore_errors=True)
+    return Made(setting.folder, 0, count, 0, 0, note, chosen)
+
+
+def save_merge(setting: Setting, make: Callable[[Path], None], template: str, *, title: str, note: str) -> int:
+    """Let `make(folder)` write a merge to the setting's folder, beside tokenizer, template and card; its parameters."""
+    from ultrafuser.modeling.storage import staged
+
     setting.say(f"saving to {setting.folder}")
     tokenizer = copy.deepcopy(setting.tokenizer)
     tokenizer.chat_template = template
     with staged(setting.folder) as place:
-        best.make(place)
+        make(place)
         tokenizer.save_pretrained(place)
-        (place / "README.md").write_text(card("Merged specialists", note), encoding="utf-8")
-    shutil.rmtree(setting.folder / "work", ignore_errors=True)
-    count = parameters(_open(setting, setting.folder))
-    return Made(setting.folder, 0, count, 0, 0, note, chosen)
+        (place / "README.md").write_text(card(title, note), encoding="utf-8")
+    return parameters(_open(setting, setting.folder))
 
 
 def _measured(setting: Setting, candidates: Sequence[Candidate]) -> dict[str, dict[str, float]]:

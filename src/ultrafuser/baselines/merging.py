@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from ultrafuser.files import write_json
 from ultrafuser.hashing import weight_files
 
-__all__ = ["add_differences", "average", "check_alike", "merge_folders", "task_arithmetic"]
+__all__ = ["add_differences", "average", "by_variation", "check_alike", "merge_folders", "task_arithmetic", "variation"]
 
 Rule = Callable[[Iterator[torch.Tensor]], torch.Tensor]
 SHARD_BYTES = 2_000_000_000
@@ -43,6 +43,31 @@ def add_differences(tensors: Iterator[torch.Tensor], scale: float) -> torch.Tens
     for tensor in tensors:
         total += tensor - base
     return base + scale * total
+
+
+def variation(pivot: Path, folders: Sequence[Path], output: Path, **options: Any) -> None:
+    """VaRM: every matrix of the models weighted by the mean square of its change from `pivot` (see `by_variation`).
+
+    Written to `output` with the pivot's settings; `options` as for `merge_folders`.
+    """
+    merge_folders([pivot, *folders], output, by_variation, **options)
+
+
+def by_variation(tensors: Iterator[torch.Tensor]) -> torch.Tensor:
+    """sum_j W_j x_j with W_j proportional to mean((x_j - x_0)^2), where x_0 is the first tensor; x_0 if none changed.
+
+    Variation Ratio Merging of FuseChat (Wan et al. 2024, arXiv 2402.16107, section 3.4; the repository's `avg_param`).
+    There a matrix that one model left as it was is averaged with equal weights; by the formula, and here, it weighs 0.
+    """
+    pivot, *others = tensors
+    changes = torch.stack([(other - pivot).double().square().mean() for other in others])
+    if not changes.sum() > 0:
+        return pivot
+    weights = (changes / changes.sum()).tolist()
+    total = torch.zeros_like(pivot)
+    for weight, other in zip(weights, others, strict=True):
+        total += weight * other
+    return total
 
 
 def _mean(tensors: Iterator[torch.Tensor]) -> torch.Tensor:

@@ -171,17 +171,16 @@ class Setting:
             )
         return self.base
 
-    def fuse(self, specialists: Mapping[str, Any], templates: Mapping[str, str], **options: Any) -> Any:
-        """A fused model of opened models (of one: how a plain model trains); `options` go to `from_specialists`.
-
-        Its vocabulary is the tokenizer's, however the models' tables are padded, so that losses compare. The models
-        stay on the devices that they are on.
-        """
+    def fuse(
+        self, specialists: Mapping[str, Any], templates: Mapping[str, str], kind: Any = None, **options: Any
+    ) -> Any:
+        """A fused model of opened models (of one: how a plain model trains), of the subclass `kind`; `options` go to
+        `from_specialists`. Its vocabulary is the tokenizer's, however the models' tables are padded, so that losses
+        compare. The models stay on the devices that they are on."""
         from ultrafuser.modeling import UltraFuserForCausalLM
 
-        vocabulary = 1 + max(self.tokenizer.get_vocab().values())
-        settings: dict[str, Any] = {"seed": self.seed, "vocab_size": vocabulary} | options
-        return UltraFuserForCausalLM.from_specialists(specialists, templates=templates, **settings)
+        settings = {"seed": self.seed, "vocab_size": 1 + max(self.tokenizer.get_vocab().values())} | options
+        return (kind or UltraFuserForCausalLM).from_specialists(specialists, templates=templates, **settings)
 
     # ---- data ----
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ultrafuser.baselines.budget import fit_stages
-from ultrafuser.baselines.counting import parameters, stage_operations
+from ultrafuser.baselines.counting import parameters, stage_operations, used_parameters
 from ultrafuser.baselines.setting import Made, Setting
 from ultrafuser.recipe import StageConfig
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ultrafuser.training import TrainingResult
 
-__all__ = ["save_fuser", "save_plain", "train_fuser", "train_plain", "validation_of"]
+__all__ = ["save_fuser", "save_plain", "train_fuser", "train_plain", "train_taught", "validation_of"]
 
 
 def train_plain(
@@ -40,8 +40,7 @@ def train_plain(
     result, operations, steps = _run(setting, fused, stages, method, domains=domains, gate_learns=False)
     save_plain(setting, model, template, title=title or method, note=note)
     found = {**(chosen or {}), **validation_of(result)}
-    count = parameters(model)
-    return Made(setting.folder, count, count, operations, steps, note, found)
+    return Made(setting.folder, parameters(model), used_parameters(model), operations, steps, note, found)
 
 
 def train_fuser(
@@ -65,6 +64,16 @@ def train_fuser(
     body = parameters(*fused.specialists) if any(stage.train != "gate" for stage in stages) else 0
     found = {**(chosen or {}), **validation_of(result)}
     return Made(setting.folder, gate + body, parameters(fused), operations, steps, note, found)
+
+
+def train_taught(setting: Setting, taught: Any, stage: StageConfig, *, method: str, title: str, note: str) -> Made:
+    """Train the learner of a `TaughtModel`, save it as a plain model in its own template, count it and its teachers."""
+    forced = [float(j in taught.learners) for j in range(taught.n_specialists)]
+    result, operations, steps = _run(setting, taught, [stage], method, forced=forced, gate_learns=False)
+    learner = taught.specialist(0)
+    save_plain(setting, learner, taught.config.templates[0], title=title, note=note)
+    count = parameters(learner)
+    return Made(setting.folder, count, count, operations, steps, note, validation_of(result))
 
 
 def _run(

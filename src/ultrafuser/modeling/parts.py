@@ -51,6 +51,11 @@ class FusedParts:
         return self.specialists[index]
 
     @property
+    def learners(self) -> list[int]:
+        """Indices of the specialists that learn where specialists are trained: all, unless a subclass says less."""
+        return list(range(self.n_specialists))
+
+    @property
     def bodies(self) -> list[Any]:
         """The modules that hold the specialists: one for each that stands alone, one for all that share a base."""
         return [getattr(self, group.name) for group in self.config.groups]

@@ -1,4 +1,4 @@
-"""Makes the Auto classes of Transformers know the fused model, without importing Transformers before anyone else does.
+"""Makes the Auto classes of Transformers know our models, without importing Transformers before anyone else does.
 
 `import ultrafuser` must stay light (the command line imports it for `--help`), yet after it
 `AutoModelForCausalLM.from_pretrained(folder)` has to work. So: where the Auto classes are loaded already, register now;
@@ -12,25 +12,45 @@ from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
+
+FUSED, SPARSE = "ultrafuser", "ultrafuser-sparse"
+
+
+class _Place(NamedTuple):
+    """Where the classes of a model type are: modules of `ultrafuser.modeling` and names in them."""
+
+    config_module: str
+    config_class: str
+    model_module: str
+    model_class: str
+
+
+PLACES = {
+    FUSED: _Place("configuration", "UltraFuserConfig", "model", "UltraFuserForCausalLM"),
+    SPARSE: _Place("sparse_configuration", "SparseConfig", "sparse", "SparseForCausalLM"),
+}
 
 
 def _register_config(auto_module: ModuleType) -> None:
-    configuration = importlib.import_module("ultrafuser.modeling.configuration")
-    config_class = getattr(configuration, "UltraFuserConfig", None)
-    if config_class is not None:  # None while configuration.py itself imports the Auto classes: it registers at its end
-        auto_module.AutoConfig.register("ultrafuser", config_class, exist_ok=True)
+    for kind, place in PLACES.items():
+        configuration = importlib.import_module(f"ultrafuser.modeling.{place.config_module}")
+        config_class = getattr(configuration, place.config_class, None)
+        if config_class is not None:  # None while that module itself imports the Auto classes: it registers at its end
+            auto_module.AutoConfig.register(kind, config_class, exist_ok=True)
 
 
 def _register_model(auto_module: ModuleType) -> None:
-    try:
-        configuration = importlib.import_module("ultrafuser.modeling.configuration")
-        model = importlib.import_module("ultrafuser.modeling.model")
-    except ImportError:
-        return  # Transformers is in the middle of importing itself: see the module's docstring
-    model_class = getattr(model, "UltraFuserForCausalLM", None)
-    if model_class is not None:  # None while model.py itself is what imports the Auto classes: it registers at its end
-        auto_module.AutoModelForCausalLM.register(configuration.UltraFuserConfig, model_class, exist_ok=True)
+    for place in PLACES.values():
+        try:
+            configuration = importlib.import_module(f"ultrafuser.modeling.{place.config_module}")
+            model = importlib.import_module(f"ultrafuser.modeling.{place.model_module}")
+        except ImportError:
+            continue  # Transformers is in the middle of importing itself: see the module's docstring
+        config_class = getattr(configuration, place.config_class, None)
+        model_class = getattr(model, place.model_class, None)
+        if config_class is not None and model_class is not None:  # None while that module imports the Auto classes
+            auto_module.AutoModelForCausalLM.register(config_class, model_class, exist_ok=True)
 
 
 REGISTRARS: dict[str, Callable[[ModuleType], None]] = {

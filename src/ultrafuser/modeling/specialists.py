@@ -22,6 +22,7 @@ from ultrafuser.hashing import content_hash, weight_files
 from ultrafuser.modeling.gguf_cache import copy_or_model
 from ultrafuser.modeling.placement import check_device
 from ultrafuser.modeling.quantisation import check_quantisation, needed_format, quantise
+from ultrafuser.modeling.registration import SPARSE
 
 __all__ = [
     "Origin",
@@ -131,7 +132,7 @@ def check_causal(config: PreTrainedConfig, field: str) -> None:
     architectures = list(config.architectures or names)
     # BertLMHeadModel and its kin look both ways unless told to be decoders.
     encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
-    causal = any(name in names for name in architectures)
+    causal = config.model_type == SPARSE or any(name in names for name in architectures)
     causal = causal and not encoder and not getattr(config, "is_encoder_decoder", False)
     found = architectures[0] if architectures else config.model_type
     if config.model_type == "ultrafuser":

@@ -7,9 +7,6 @@ from typing import Any
 
 from ultrafuser.recipe import StageConfig
 
-# From random weights with all the operations that specialists and fusing took: hours for the shipped trio, and for
-# models made elsewhere nobody knows how many.
-SCRATCH = ("scratch",)
 GATE, ALL = "gate", "all"  # the names of the two stages
 
 
@@ -43,7 +40,6 @@ class Scale:
 
     `checkpoints` is how many of a training are looked at where a table is about checkpoints (the paper: 12);
     `benchmarks` are asked of every model of Table 1: where models are small, those alone that need no written answers.
-    `left_out` names methods that the scale has no time for, or no way to make.
     """
 
     summary: str
@@ -58,7 +54,6 @@ class Scale:
     checkpoints: int = 12
     benchmarks: tuple[str, ...] = ("truthfulqa",)
     benchmark_limit: int | None = 100
-    left_out: tuple[str, ...] = ()
     workers: int = 2
     recipe: str | None = None
     needs_gpu: bool = False
@@ -78,7 +73,6 @@ SCALES: dict[str, Scale] = {
         heldout_limit=4,
         checkpoints=3,
         benchmark_limit=2,
-        left_out=SCRATCH,
     ),
     "tiny": Scale(
         "one seed and the main tables on the shipped trio and sample: about 90 minutes on two cores",
@@ -86,14 +80,12 @@ SCALES: dict[str, Scale] = {
         gate=Size(120, 4, 3e-3),
         full=Size(120, 4, 4e-4),
         tables=("table1", "table2", "table3", "table6", "table11"),
-        left_out=SCRATCH,
     ),
     "small": Scale(
-        "every table and figure over three seeds: many hours on two cores, in the background",
+        "every table and figure over three seeds: hours on two cores, in the background",
         seeds=3,
-        gate=Size(200, 8, 3e-3),
-        full=Size(240, 8, 4e-4),
-        train_limit=6000,
+        gate=Size(120, 4, 3e-3),
+        full=Size(120, 4, 4e-4),
     ),
     "paper": Scale(
         "the paper's recipe: three models of 13 billion parameters, for a machine with the GPUs for it",
@@ -102,7 +94,6 @@ SCALES: dict[str, Scale] = {
         full=Size(5000, 32, 2e-5),
         benchmarks=("truthfulqa", "humaneval", "gsm8k", "math", "sat_math", "aqua"),
         benchmark_limit=None,
-        left_out=SCRATCH,
         workers=1,
         recipe="paper",
         needs_gpu=True,

@@ -23,8 +23,8 @@ def world_size() -> int:
 
 
 def half_precision_specialists(model: Any) -> dict[int, torch.dtype]:
-    """The specialists stored in 16 bits, by index."""
-    dtypes = {place: next(specialist.parameters()).dtype for place, specialist in enumerate(model.specialists)}
+    """The specialists that may learn and are stored in 16 bits, by index."""
+    dtypes = {place: next(model.specialists[place].parameters()).dtype for place in model.learners}
     return {place: dtype for place, dtype in dtypes.items() if dtype in (torch.bfloat16, torch.float16)}
 
 

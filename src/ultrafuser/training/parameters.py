@@ -39,7 +39,8 @@ TRAINABLE: dict[str, tuple[bool, bool]] = {"gate": (True, False), "all": (True, 
 def select_trainable(model: Any, what: str) -> list[nn.Module]:
     """Lets the gate, all, or the specialists learn and freezes the rest; returns the frozen specialists.
 
-    Of a specialist with a low-rank adapter the adapter alone learns, and a base that several share never does.
+    Specialists are those that the model lists as its `learners`. Of one with a low-rank adapter the adapter alone
+    learns, and a base that several share never does.
     Raises ValueError for an unknown choice and where nothing can learn.
     """
     gate_learns, specialists_learn = lookup(TRAINABLE, what, "train")
@@ -47,15 +48,17 @@ def select_trainable(model: Any, what: str) -> list[nn.Module]:
         _refuse_quantised(model, what)
     thaw(model)
     model.gate.requires_grad_(gate_learns)
-    for body in model.bodies:
+    learners = model.learners if specialists_learn else []
+    for group, body in zip(model.config.groups, model.bodies, strict=True):
+        learns = any(j in learners for j in group.members)
         adapter = [parameter for name, parameter in body.named_parameters() if ADAPTER_MARK in name]
-        if adapter or not specialists_learn:
+        if adapter or not learns:
             body.requires_grad_(False)
         for parameter in adapter:
-            parameter.requires_grad_(specialists_learn)
+            parameter.requires_grad_(learns)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"train: {what!r} leaves nothing to learn; choose one of {', '.join(TRAINABLE)}")
-    return [] if specialists_learn else list(model.specialists)
+    return [specialist for j, specialist in enumerate(model.specialists) if j not in learners]
 
 
 def thaw(model: Any) -> None:

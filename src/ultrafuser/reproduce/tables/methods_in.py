@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ultrafuser.baselines import find_baseline
 from ultrafuser.reproduce import paper
 from ultrafuser.reproduce.cells import Cell
-from ultrafuser.reproduce.methods import OWN_BUDGET, equal_operations_run, lacking, method_names, method_run
+from ultrafuser.reproduce.methods import OWN_STEPS, equal_operations_run, lacking, method_names, method_run
 from ultrafuser.reproduce.plan import Plan
 from ultrafuser.reproduce.runs import Result, Run
 from ultrafuser.reproduce.tables.table import Column
@@ -37,8 +37,8 @@ def runs_of(plan: Plan, method: str) -> list[Run]:
 
 
 def equal_runs_of(plan: Plan, method: str) -> list[Run]:
-    """A method at the fused model's training operations, for every seed."""
-    out = lacking(method) or method in OWN_BUDGET
+    """A method at the fused model's training operations, for every seed; none where it trains until it is done."""
+    out = lacking(method) or method in OWN_STEPS
     return [] if out else [equal_operations_run(plan, method, seed) for seed in plan.seeds]
 
 
