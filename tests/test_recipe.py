@@ -349,7 +349,7 @@ def test_the_schema_describes_every_field_and_forbids_others() -> None:
         assert part["additionalProperties"] is False
         for name, field in part["properties"].items():
             assert field.get("description") or "$ref" in field, name
-    assert schema["$defs"]["GateConfig"]["properties"]["type"]["enum"] == ["token", "joint", "constant"]
+    assert schema["$defs"]["GateConfig"]["properties"]["type"]["enum"] == ["token", "joint", "constant", "answer"]
     json.dumps(schema)
 
 
