@@ -39,12 +39,15 @@ def test_the_targets_start_at_the_pivot_learn_and_are_merged(make_setting, weigh
 
 
 def test_a_finished_one_keeps_its_curves_and_no_targets(make_setting):
-    made = make(make_setting("code+linear", steps=1))
-    assert made.chosen.keys() == {"targets"}
+    setting = make_setting("code+linear", steps=3)
+    made = make(setting)
+    assert made.chosen["template"] == "code"
+    assert made.chosen["validation"] == measure(setting, made.folder, "validation").by_domain()
     assert {file.parent.parent.name for file in made.folder.rglob("history.jsonl")} == {"target-text", "target-math"}
     assert [file.parent for file in made.folder.rglob("*.safetensors")] == [made.folder]
+    assert {file.name for file in (made.folder / "work").rglob("*") if file.is_file()} == {"history.jsonl"}
     assert "code as the pivot" in made.note
-    assert "merged by linear" in made.note
+    assert "merged by their mean" in made.note
 
 
 def test_a_budget_of_operations_is_shared_by_the_pairs(make_setting, tmp_path):
@@ -106,3 +109,11 @@ def test_sce_without_mergekit_is_refused_before_training(make_setting, monkeypat
     monkeypatch.setattr(fusechat, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="variant: sce needs the package mergekit: pip install"):
         make(make_setting("code+sce"))
+
+
+def test_the_share_that_sce_selects_is_chosen_on_validation(make_setting):
+    pytest.importorskip("mergekit")
+    made = make(make_setting("code+sce", steps=1))
+    losses = made.chosen["validation_losses"]
+    assert list(losses) == [f"SCE with the share {share} selected / code" for share in (0.1, 0.5, 1)]
+    assert made.chosen["validation"] == min(losses.values(), key=lambda row: sum(row.values()))

@@ -20,8 +20,11 @@ VOCABULARY, NAMES = 11, ("target", "pivot", "source")
 
 @pytest.fixture
 def taught(make_llama):
-    """Three models that differ, in float64; the pivot and the target need not be alike for the loss."""
-    models = {name: make_llama(seed, hidden=8, layers=1, vocab=VOCABULARY).double() for seed, name in enumerate(NAMES)}
+    """Three models that differ, in float64, the source wider than the others."""
+    models = {
+        name: make_llama(seed, hidden=16 if name == "source" else 8, layers=1, vocab=VOCABULARY).double()
+        for seed, name in enumerate(NAMES)
+    }
     return TaughtModel.from_specialists(models, templates=["plain"] * 3, gate="constant")
 
 
@@ -94,7 +97,7 @@ def test_the_slope_is_p_minus_the_mixture_of_label_and_teacher():
 
 def test_in_pieces_it_is_the_same(taught):
     torch.manual_seed(0)
-    hidden = [torch.randn(7, 8, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    hidden = [torch.randn(7, width, dtype=torch.float64, requires_grad=True) for width in (8, 8, 16)]
     labels, rows = torch.arange(7), torch.tensor([0, 0, 1, 1, 1, 2, 2])
     whole = taught_loss(hidden, taught.heads, labels, rows, 0.9)
     pieces = taught_loss(hidden, taught.heads, labels, rows, 0.9, chunk_bytes=2 * 3 * 4 * VOCABULARY)
@@ -139,10 +142,12 @@ def test_the_target_alone_learns_and_its_teachers_are_counted_as_frozen(taught):
     assert all(name.startswith("specialist0.") for name in trainable_state(taught))
     taught.specialist(0).bfloat16(), taught.specialist(1).bfloat16()
     assert half_precision_specialists(taught) == {0: torch.bfloat16}
-    stage = StageConfig(name="pair", train="specialists", steps=2, examples_per_category=2, warmup_steps=0)
+    stage = StageConfig(name="pair", train="specialists", steps=2, examples_per_category=1, warmup_steps=0)
     read, response = tokens_read(talks(), stage, seed=0)
     body, head = model_parts(taught.specialist(0))
-    wanted = 6 * (body * read[0] + head * response) + sum(2 * (body * read[j] + head * response) for j in (1, 2))
+    wide_body, wide_head = model_parts(taught.specialist(2))
+    wanted = 6 * (body * read[0] + head * response) + 2 * (body * read[1] + head * response)
+    wanted += 2 * (wide_body * read[2] + wide_head * response)
     assert stage_operations(taught, [stage], talks(), seed=0, gate_learns=False) == wanted
 
 

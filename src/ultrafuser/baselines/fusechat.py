@@ -15,28 +15,38 @@ from ultrafuser.baselines.choosing import best_on_validation, validation_losses
 from ultrafuser.baselines.counting import parameters
 from ultrafuser.baselines.making import make_baseline
 from ultrafuser.baselines.mergekit_runs import run_mergekit
-from ultrafuser.baselines.merges import save_merge
+from ultrafuser.baselines.merges import Candidate, merged
 from ultrafuser.baselines.scores import part_of
 from ultrafuser.baselines.setting import Baseline, Made, Setting
 from ultrafuser.baselines.trained import save_plain, train_taught
 from ultrafuser.lookup import lookup
+from ultrafuser.training.work import HISTORY_FILE, work_folder
 
 __all__ = ["MERGES", "fusechat"]
 
-SCE_SHARE = 0.1  # of each matrix, as in the repository's fusechat-sce.yml
-Merge = Callable[..., None]
+SCE_SHARES = (0.1, 0.5, 1.0)  # of each matrix; the repository's fusechat-sce.yml has 0.1
 
 
-def _linear(pivot: Path, folders: Sequence[Path], output: Path, *, dtype: str | None) -> None:
-    merging.average(folders, output, dtype=dtype)
+def _varm(pivot: Path, targets: Sequence[Path], dtype: str | None) -> list[Candidate]:
+    return [Candidate("VaRM", partial(merging.variation, pivot, targets, dtype=dtype))]
 
 
-def _sce(pivot: Path, folders: Sequence[Path], output: Path, *, dtype: str | None) -> None:
-    run_mergekit("sce", folders, output, base=pivot, select=SCE_SHARE, dtype=dtype)
+def _linear(pivot: Path, targets: Sequence[Path], dtype: str | None) -> list[Candidate]:
+    return [Candidate("their mean", partial(merging.average, targets, dtype=dtype))]
 
 
-# name -> merge(pivot's folder, targets' folders, output, dtype=...)
-MERGES: dict[str, Merge] = {"varm": merging.variation, "sce": _sce, "linear": _linear}
+def _sce(pivot: Path, targets: Sequence[Path], dtype: str | None) -> list[Candidate]:
+    return [
+        Candidate(
+            f"SCE with the share {share:g} selected",
+            partial(run_mergekit, "sce", targets, base=pivot, select=share, dtype=dtype),
+        )
+        for share in SCE_SHARES
+    ]
+
+
+# name -> candidates(pivot's folder, targets' folders, dtype), the best of which on validation is made
+MERGES: dict[str, Callable[..., list[Candidate]]] = {"varm": _varm, "sce": _sce, "linear": _linear}
 DEFAULT = "varm"
 
 
@@ -47,8 +57,9 @@ def fusechat(setting: Setting) -> Made:
     mean validation loss; the rule a row of MERGES, by default VaRM. For each other specialist, the source, a target
     that starts as the pivot learns by `teaching.taught_loss` from the data, the pivot and the source. A target takes
     the setting's steps, as in the paper, where each sees all the data; with a budget of operations each has its share.
-    The targets are merged and the result reads in the pivot's template. A killed run goes on within a pair and
-    between pairs. Raises ValueError for unknown variants, and where SCE lacks mergekit.
+    The targets are merged (the share that SCE selects is chosen on validation) and the result reads in the pivot's
+    template. A killed run goes on within a pair and between pairs. Raises ValueError for unknown variants, and where
+    SCE lacks mergekit or validation data.
     """
     pivot, rule = _parse(setting)
     chosen: dict[str, Any] = {}
@@ -56,7 +67,7 @@ def fusechat(setting: Setting) -> Made:
         part_of(setting.material, "validation")
         losses = validation_losses(setting)
         pivot = best_on_validation(losses)
-        chosen = {"pivot": pivot, "validation_losses": losses}
+        chosen = {"pivot": pivot, "pivot_losses": losses}
     sources = [name for name in setting.names if name != pivot]
     start = _part(setting, "pivot", pivot, _as_folder)
     budget = None if setting.operations is None else setting.operations // len(sources)
@@ -67,15 +78,19 @@ def fusechat(setting: Setting) -> Made:
     steps = max(made.steps for made in targets.values())
     note = (
         f"{pivot} as the pivot, fused with each of {', '.join(sources)} by distillation ({steps} steps each), the "
-        f"{len(targets)} targets merged by {rule}."
+        f"{len(targets)} targets merged by {{}}."
     )
-    make = partial(MERGES[rule], folders[0], folders[1:], dtype=setting.recipe.dtype)
-    used = save_merge(setting, make, setting.templates[pivot], title="FuseChat", note=note)
+    candidates = MERGES[rule](folders[0], folders[1:], setting.recipe.dtype)
+    made = merged(setting, candidates, note, {pivot: setting.templates[pivot]})
     for folder in folders:
         _drop_model(folder)
-    trained = sum(made.parameters_trained for made in targets.values())
-    operations = sum(made.training_operations for made in targets.values())
-    return Made(setting.folder, trained, used, operations, steps, note, chosen)
+    return replace(
+        made,
+        parameters_trained=sum(target.parameters_trained for target in targets.values()),
+        training_operations=sum(target.training_operations for target in targets.values()),
+        steps=steps,
+        chosen={**chosen, **made.chosen},
+    )
 
 
 def _parse(setting: Setting) -> tuple[str, str]:
@@ -87,8 +102,10 @@ def _parse(setting: Setting) -> tuple[str, str]:
         lookup(setting.origins, first, "variant")
     rule = second or DEFAULT
     lookup(MERGES, rule, "variant")
-    if rule == "sce" and find_spec("mergekit") is None:
-        raise ValueError("variant: sce needs the package mergekit: pip install 'ultrafuser[merge]'")
+    if rule == "sce":
+        part_of(setting.material, "validation")
+        if find_spec("mergekit") is None:
+            raise ValueError("variant: sce needs the package mergekit: pip install 'ultrafuser[merge]'")
     return first, rule
 
 
@@ -122,9 +139,7 @@ def _distil(setting: Setting) -> Made:
 def _drop_model(folder: Path) -> None:
     """Leave of a model that has been merged nothing but the history of its training."""
     (folder / "baseline.json").unlink(missing_ok=True)  # first: without it, the model is made again where needed
-    (folder / "config.json").unlink(missing_ok=True)
-    for path in list(folder.iterdir()):
-        if path.is_file():
-            path.unlink()
-        elif path.name != "work":
-            shutil.rmtree(path)
+    for path in [*folder.iterdir(), *work_folder(folder).glob("*")]:
+        if path.name in (HISTORY_FILE, work_folder(folder).name):
+            continue
+        shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -22,11 +22,12 @@ from ultrafuser.baselines.trained import card
 from ultrafuser.files import write_json
 from ultrafuser.lookup import lookup
 
-__all__ = ["Candidate", "average", "average_variants", "dare", "merged", "save_merge", "task_arithmetic", "ties"]
+__all__ = ["Candidate", "average", "average_variants", "dare", "merged", "task_arithmetic", "ties"]
 
 SCALES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 TIES_GRID = tuple((density, scale) for density in (0.2, 0.5, 0.8) for scale in (0.2, 0.3, 0.5, 1.0))
 DARE_GRID = tuple((density, scale) for density in (0.2, 0.5, 0.9) for scale in (0.1, 0.2, 0.3, 0.5))
+WORK = "merging"  # the folder of candidates, beside that of a training
 CANDIDATES_FILE = "candidates.json"
 
 
@@ -100,55 +101,56 @@ def _by_mergekit(setting: Setting, method: str, grid: Sequence[tuple[float, floa
     return merged(setting, candidates, note)
 
 
-def merged(setting: Setting, candidates: Sequence[Candidate], note: str) -> Made:
+def merged(
+    setting: Setting, candidates: Sequence[Candidate], note: str, templates: Mapping[str, str] | None = None
+) -> Made:
     """Make the candidate of the lowest mean validation loss, under the specialist's template that suits it best.
 
-    Without validation data: the only candidate, under `Setting.template`. `note` may name the choice as {}. What has
-    been measured is kept, so that a grid cut short goes on. Raises ValueError where several candidates meet no
-    validation data.
+    `templates`: the ones to choose among by specialist, all where None. Without validation data: the only candidate,
+    under the only template or `Setting.template`. `note` may name the choice as {}. What has been measured is kept, so
+    that a grid cut short goes on. Raises ValueError where several candidates meet no validation data.
     """
-    best, template, chosen = candidates[0], setting.template, dict[str, Any]()
+    from ultrafuser.modeling.storage import staged
+
+    templates = setting.templates if templates is None else templates
+    template = setting.template if len(templates) > 1 else next(iter(templates.values()))
+    best, chosen = candidates[0], dict[str, Any]()
     if setting.material.validation is not None:
-        losses = _measured(setting, candidates)
+        losses = _measured(setting, candidates, templates)
         key = best_on_validation(losses)
         best = next(one for one in candidates if key.startswith(f"{one.label} / "))
         name = key.removeprefix(f"{best.label} / ")
-        template = setting.templates[name]
+        template = templates[name]
         chosen = {"choice": best.label, "template": name, "validation": losses[key], "validation_losses": losses}
     elif len(candidates) > 1:
         raise ValueError("data: the recipe has no validation data to choose on; give its domains a validation_fraction")
     note = note.format(best.label)
-    count = save_merge(setting, best.make, template, title="Merged specialists", note=note)
-    shutil.rmtree(setting.folder / "work", ignore_errors=True)
-    return Made(setting.folder, 0, count, 0, 0, note, chosen)
-
-
-def save_merge(setting: Setting, make: Callable[[Path], None], template: str, *, title: str, note: str) -> int:
-    """Let `make(folder)` write a merge to the setting's folder, beside tokenizer, template and card; its parameters."""
-    from ultrafuser.modeling.storage import staged
-
     setting.say(f"saving to {setting.folder}")
     tokenizer = copy.deepcopy(setting.tokenizer)
     tokenizer.chat_template = template
     with staged(setting.folder) as place:
-        make(place)
+        best.make(place)
         tokenizer.save_pretrained(place)
-        (place / "README.md").write_text(card(title, note), encoding="utf-8")
-    return parameters(_open(setting, setting.folder))
+        (place / "README.md").write_text(card("Merged specialists", note), encoding="utf-8")
+    shutil.rmtree(setting.folder / WORK, ignore_errors=True)
+    count = parameters(_open(setting, setting.folder))
+    return Made(setting.folder, 0, count, 0, 0, note, chosen)
 
 
-def _measured(setting: Setting, candidates: Sequence[Candidate]) -> dict[str, dict[str, float]]:
-    """Validation loss of every candidate under every specialist's template, by "candidate / template" and domain."""
+def _measured(
+    setting: Setting, candidates: Sequence[Candidate], templates: Mapping[str, str]
+) -> dict[str, dict[str, float]]:
+    """Validation loss of every candidate under each of the templates, by "candidate / template" and domain."""
     from ultrafuser.baselines.scores import measure_model
 
-    work = setting.folder / "work"
+    work = setting.folder / WORK
     file, place = work / CANDIDATES_FILE, work / "candidate"
     wanted = json.loads(json.dumps(setting.fingerprint()))
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     losses: dict[str, dict[str, float]] = found.get("losses", {}) if found.get("setting") == wanted else {}
-    templates = {source: name for name, source in reversed(list(setting.templates.items()))}
+    named = {source: name for name, source in reversed(list(templates.items()))}
     for candidate in candidates:
-        keys = {f"{candidate.label} / {name}": (name, source) for source, name in templates.items()}
+        keys = {f"{candidate.label} / {name}": (name, source) for source, name in named.items()}
         if all(key in losses for key in keys):
             continue
         setting.say(f"measuring {candidate.label} on the validation data")
