@@ -90,8 +90,7 @@ class GateConfig(Strict):
     """The gate: from hidden states to one weight per specialist and token."""
 
     type: Literal["token", "joint", "constant", "answer"] = "token"
-    """token: the paper's, one network for all; joint: reads all hidden states together; constant: learned weights;
-    answer: reads all hidden states where the prompts end, one decision for the whole answer."""
+    """token: the paper's, one for all; joint: reads all states; constant: learned weights; answer: decides once."""
     hidden_size: Count = 512
     """Width of the gate's inner layer; the paper's is 512. A constant gate and an answer gate have none."""
     projection_size: Count | None = None
