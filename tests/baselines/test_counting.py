@@ -5,6 +5,7 @@ import pytest
 
 from ultrafuser.baselines.counting import (
     Parts,
+    low_rank_saving,
     model_operations,
     model_parts,
     parameters,
@@ -100,3 +101,33 @@ def test_two_stages_of_a_fused_model(make_llama, gate, times):
     stored = stage("gate", stored_states="exact")  # bodies run once over the two examples
     once = 2 * (BODY * (14 + 16) + 40 * (18 + 18)) + 6 * times * numbers * 18
     assert stage_operations(fused, [stored], data(2), seed=0) == once
+
+
+def test_low_rank_adapters_leave_the_other_weights_without_a_gradient(make_llama):
+    """Rank 1 on a square q_proj of 4 x 4 adds 8 weights; all others take 2 operations less backward."""
+    from peft import LoraConfig, get_peft_model
+
+    from ultrafuser.modeling import UltraFuserForCausalLM
+
+    fused = UltraFuserForCausalLM.from_specialists({"one": llama(make_llama)}, templates=["plain"])
+    get_peft_model(fused.specialist(0), LoraConfig(r=1, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    stages = [stage("gate"), stage("specialists", steps=2)]
+    saved = low_rank_saving(fused, stages[1:], data(), seed=0)
+    assert saved == 2 * (BODY * 28 + 40 * 12)
+    whole = stage_operations(fused, stages[1:], data(), seed=0, gate_learns=False)
+    assert whole - saved == 4 * (BODY * 28 + 40 * 12) + 6 * 8 * 28
+    assert low_rank_saving(fused, stages[:1], data(), seed=0) == 0
+
+
+def test_an_evidence_gate_runs_the_heads_once_more(make_llama):
+    """Gate: Linear(4 + 4, 3), (3, 1), 30 numbers."""
+    from ultrafuser.modeling import UltraFuserForCausalLM
+
+    fused = UltraFuserForCausalLM.from_specialists(
+        {"one": llama(make_llama), "two": llama(make_llama, tie=True)},
+        templates=["plain", "chatml"],
+        gate={"type": "evidence", "hidden_size": 3},
+    )
+    specialists = 2 * (BODY * (42 + 48) + 40 * (18 + 18))
+    found = stage_operations(fused, [stage("gate")], data(2), seed=0)
+    assert found == specialists + 6 * 2 * 30 * 18 + 2 * (40 + 40) * 18

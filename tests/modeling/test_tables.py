@@ -32,20 +32,26 @@ def _gate(kind: str, n: int = N, seed: int = 1):
     return gate
 
 
+def _ask(gate, hidden: list[torch.Tensor]) -> torch.Tensor:
+    """The gate's logits; evidence, where it reads any, is a function of each specialist's own states here."""
+    evidence = torch.stack([states[..., :4].float() for states in hidden], dim=-2) if gate.reads_evidence else None
+    return gate(hidden, evidence)
+
+
 def test_gate_gives_one_logit_for_each_specialist_in_float32(gate_kind):
     for shape in ((5,), (2, 4), (0,)):
-        logits = _gate(gate_kind)(_hidden(*shape))
+        logits = _ask(_gate(gate_kind), _hidden(*shape))
         assert logits.shape == (*shape, N)
         assert logits.dtype == torch.float32
-    half = _gate(gate_kind)([states.bfloat16() for states in _hidden(2, 4)])
+    half = _ask(_gate(gate_kind), [states.bfloat16() for states in _hidden(2, 4)])
     assert half.dtype == torch.float32
 
 
 def test_gate_sees_each_position_by_itself(gate_kind):
     gate, hidden = _gate(gate_kind), _hidden(2, 6)
-    whole = gate(hidden)
-    assert torch.allclose(gate([states[:, 2:5] for states in hidden]), whole[:, 2:5], atol=1e-6)
-    assert torch.allclose(gate([states[1:, 3] for states in hidden]), whole[1:, 3], atol=1e-6)
+    whole = _ask(gate, hidden)
+    assert torch.allclose(_ask(gate, [states[:, 2:5] for states in hidden]), whole[:, 2:5], atol=1e-6)
+    assert torch.allclose(_ask(gate, [states[1:, 3] for states in hidden]), whole[1:, 3], atol=1e-6)
 
 
 def test_gate_is_drawn_from_its_seed(gate_kind):
@@ -58,22 +64,22 @@ def test_gate_is_drawn_from_its_seed(gate_kind):
 
 def test_gate_learns_in_all_its_parts(gate_kind):
     gate = _gate(gate_kind)
-    normalise(gate(_hidden(4)))[:, 0].log().sum().backward()
+    normalise(_ask(gate, _hidden(4)))[:, 0].log().sum().backward()
     for name, parameter in gate.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
 
 
 def test_gate_of_one_has_all_the_weight(gate_kind):
-    weights = normalise(_gate(gate_kind, n=1)(_hidden(4, n=1)))
+    weights = normalise(_ask(_gate(gate_kind, n=1), _hidden(4, n=1)))
     assert torch.equal(weights, torch.ones(4, 1))
 
 
 def test_gate_that_serves_any_number_really_does(gate_kind):
     gate = _gate(gate_kind)
     if gate.serves_any_number:
-        assert gate(_hidden(4, n=5)).shape == (4, 5)
-        assert torch.equal(gate(_hidden(4, n=5))[:, :2], gate(_hidden(4, n=5)[:2]))
+        assert _ask(gate, _hidden(4, n=5)).shape == (4, 5)
+        assert torch.equal(_ask(gate, _hidden(4, n=5))[:, :2], _ask(gate, _hidden(4, n=5)[:2]))
 
 
 def test_gate_settings_are_kept_in_full(gate_kind, make_llama):

@@ -38,7 +38,16 @@ def test_parameters_and_bytes_are_those_of_the_real_model(specialist_folders: di
 
 @pytest.mark.parametrize("widths", [None, (24, 16, 32)])
 @pytest.mark.parametrize(
-    ("kind", "projected"), [("token", None), ("token", 20), ("joint", None), ("constant", None), ("answer", None)]
+    ("kind", "projected"),
+    [
+        ("token", None),
+        ("token", 20),
+        ("joint", None),
+        ("evidence", None),
+        ("evidence", 20),
+        ("constant", None),
+        ("answer", None),
+    ],
 )
 def test_the_gate_is_counted_as_it_is_built(
     kind: str, projected: int | None, widths: tuple[int, ...] | None, facts: list[Facts]

@@ -15,21 +15,23 @@ from typing import Any, NamedTuple
 
 from ultrafuser.data import ResponseDataset, make_sampler
 from ultrafuser.recipe import StageConfig
-from ultrafuser.training.parameters import TRAINABLE
+from ultrafuser.training.parameters import ADAPTER_MARK, TRAINABLE
 
 __all__ = [
     "Parts",
     "Tokens",
+    "low_rank_saving",
     "model_operations",
     "model_parts",
     "parameters",
+    "read_lengths",
     "stage_operations",
     "tokens_of_all",
     "tokens_read",
     "used_parameters",
 ]
 
-LEARNS, FROZEN = 6, 2
+LEARNS, FROZEN, PASSED = 6, 2, 4  # passed: frozen, but gradients go through to what lies below
 EXPERTS = ".experts."  # in the names of experts' parameters
 
 
@@ -109,6 +111,26 @@ def stage_operations(
             times = model.n_specialists if model.gate.serves_any_number else 1
             cost = LEARNS if gate else FROZEN
             total += cost * times * parameters(model.gate) * drawn.response
+            if model.gate.reads_evidence:  # the heads run once more
+                total += FROZEN * sum(model_parts(s).head for s in model.specialists) * drawn.response
+    return total
+
+
+def low_rank_saving(model: Any, stages: Sequence[StageConfig], train: ResponseDataset, *, seed: int) -> int:
+    """What `stage_operations` counts too much where specialists learn through low-rank adapters alone.
+
+    Every other weight still takes 2 operations forward and 2 backward to hand the gradient on, but has none itself.
+    """
+    total = 0
+    for place, stage in enumerate(stages):
+        if not TRAINABLE[stage.train][1]:
+            continue
+        drawn = tokens_read(train, stage, seed=1000 * seed + place)
+        for j in model.learners:
+            specialist, read = model.specialist(j), drawn.read[j]
+            parts = model_parts(specialist)
+            low = sum(p.numel() for name, p in specialist.named_parameters() if ADAPTER_MARK in name)
+            total += (LEARNS - PASSED) * ((parts.body - low) * read + parts.head * drawn.response)
     return total
 
 
@@ -124,15 +146,16 @@ def tokens_read(train: ResponseDataset, stage: StageConfig, *, seed: int) -> Tok
     )
     indices = list(sampler)
     response = [example.n_response_tokens for example in train.examples]
-    return Tokens(_read(train, indices), sum(response[i] for i in indices))
+    return Tokens(read_lengths(train, indices), sum(response[i] for i in indices))
 
 
 def tokens_of_all(train: ResponseDataset) -> Tokens:
     """Tokens of a data set read once."""
-    return Tokens(_read(train, range(len(train))), sum(example.n_response_tokens for example in train.examples))
+    responses = sum(example.n_response_tokens for example in train.examples)
+    return Tokens(read_lengths(train, range(len(train))), responses)
 
 
-def _read(train: ResponseDataset, indices: Iterable[int]) -> list[int]:
+def read_lengths(train: ResponseDataset, indices: Iterable[int]) -> list[int]:
     """Tokens, prompts and responses, that each of the N specialists reads of these examples."""
     lengths_by_specialist = [
         [sum(map(len, example.prompts[j])) + example.n_response_tokens for example in train.examples]

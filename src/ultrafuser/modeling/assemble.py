@@ -239,6 +239,11 @@ def join(
     config.adapters = entries(config.specialist_names, specialists)
     with no_init_weights():
         model = model_class(config, specialists=specialists)
+    if model.gate.reads_evidence and config.vocabularies:
+        raise ValueError(
+            f"gate.type: {config.gate['type']!r} compares the specialists' predictions token by token, but their "
+            "tokenizers differ; use token, joint or constant"
+        )
     model.gate.to(specialists[0].device)
     model.config.gate.pop("projection_size", None)
     if model.gate.projection_size is not None:

@@ -104,12 +104,16 @@ def _probability_loss(
     rows: int,
 ) -> torch.Tensor:
     """-log sum_j w_j p_j(label): N columns of log-probabilities, one specialist's logits at a time."""
-    device = gate_weights_MN.device
-    own = [
-        -by_chunks(_own_rows, rows, labels_M, hidden, head).to(device)
-        for hidden, head in zip(hidden_MD, heads, strict=True)
-    ]
-    return mixed_label_loss(gate_weights_MN, torch.stack(own, dim=-1))
+    return mixed_label_loss(gate_weights_MN, -own_losses(hidden_MD, heads, labels_M, rows).to(gate_weights_MN.device))
+
+
+def own_losses(
+    hidden_MD: Sequence[torch.Tensor], heads: Sequence[Head], labels_M: torch.Tensor, rows: int
+) -> torch.Tensor:
+    """Each specialist's own cross entropy of the labels, (M, N) nats, over `rows` positions at a time."""
+    device = hidden_MD[0].device
+    own = [by_chunks(_own_rows, rows, labels_M, h, head).to(device) for h, head in zip(hidden_MD, heads, strict=True)]
+    return torch.stack(own, dim=-1)
 
 
 def mixed_label_loss(gate_weights_MN: torch.Tensor, own_MN: torch.Tensor) -> torch.Tensor:

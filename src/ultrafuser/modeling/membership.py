@@ -161,7 +161,7 @@ def _rejoin(
     """A fused model of the old specialists at `kept` and the newcomer (None in `kept`), with the gate carried over."""
     specialists = [newcomer if j is None else old[j] for j in kept]
     if isinstance(model.gate, TokenGate):
-        config.gate["projection_size"] = model.gate.inner.in_features  # also where a smaller one comes, or it goes
+        config.gate["projection_size"] = model.gate.width  # also where a smaller one comes, or it goes
     result = assemble.join(type(model), config, specialists)
     result.generation_config = copy.deepcopy(model.generation_config)
     if aligned is not None:
@@ -182,6 +182,8 @@ def _rejoin(
     else:
         result.gate.reset_parameters(int(config.gate["seed"]))
         config.gate_training = {**config.gate_training, "trained": False}
+    if model.gate.log_temperature is not None and result.gate.log_temperature is not None:
+        result.gate.log_temperature.data.copy_(model.gate.log_temperature.data)
     if result.gate_is_trained:
         config.gate_training.setdefault("changes", []).append(change)
     return result

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ultrafuser.modeling.cache import SpecialistCache
+from ultrafuser.modeling.evidence import read_evidence
 from ultrafuser.modeling.gate import Gate, normalise
 from ultrafuser.modeling.head import fused_logits
 from ultrafuser.modeling.inputs import Responses, check_labels, forced_weights, keep_available
@@ -100,7 +101,14 @@ class RespondingMixin(FusedParts):
             cache.answer_weights = weights_BN
         return weights_BN
 
-    def _weigh(self, hidden: Sequence[torch.Tensor], available: torch.Tensor | None = None) -> torch.Tensor:
-        """The gate's weights (..., N), in float32 also under autocast."""
+    def _weigh(
+        self,
+        hidden: Sequence[torch.Tensor],
+        available: torch.Tensor | None = None,
+        evidence: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The gate's weights (..., N), in float32 also under autocast; `evidence` (..., N, F) where it is known."""
         with torch.autocast(device_type=hidden[0].device.type, enabled=False):
-            return normalise(self.gate(hidden), self.config.fusion["top_k"], available)
+            if self.gate.reads_evidence and evidence is None:
+                evidence = read_evidence(hidden, self.heads)
+            return normalise(self.gate(hidden, evidence), self.config.fusion["top_k"], available)

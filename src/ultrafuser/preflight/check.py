@@ -117,6 +117,8 @@ def _speech(recipe: Recipe, facts: Sequence[Facts], report: Report) -> _Speech:
     found.tokenizer = first.tokenizer
     check_end_tokens(facts, first.name, report)
     others = apart(facts, first.name) if recipe.fusion.rule == "probabilities" else []
+    if others and recipe.gate.type == "evidence":
+        report.add("error", "gate.type", "'evidence' needs one tokenizer for all", "use token, joint or constant")
     check_vocabularies([one for one in facts if one not in others], first.name, report)
     found.alignment = check_overlap(others, first, report)
     found.names = [first.name, *(one.name for one in others)]
@@ -132,7 +134,7 @@ def _speech(recipe: Recipe, facts: Sequence[Facts], report: Report) -> _Speech:
 def _shapes(recipe: Recipe, facts: Sequence[Facts], report: Report) -> None:
     """The gate projects other widths; float16 and quantised weights do not learn; soft-capped heads are slow."""
     widths = {one.name: one.hidden_size for one in facts}
-    if recipe.gate.type == "token" and len(set(widths.values())) > 1:
+    if recipe.gate.type in ("token", "evidence") and len(set(widths.values())) > 1:
         shown = ", ".join(f"{name} {width}" for name, width in widths.items())
         width = recipe.gate.projection_size or min(widths.values())
         report.add(

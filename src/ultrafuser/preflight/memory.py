@@ -23,6 +23,7 @@ WIDTH = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 LEARNING = 16  # bytes per parameter that learns: float32 weight, gradient, two moments
 QUANTISED = {"int8": 1.02, "int4": 0.56}  # bytes per weight of a linear layer, scales included
 PROCESS = 0.6 * GIB  # Python, PyTorch and Transformers themselves
+EVIDENCE = 4  # numbers that an evidence gate reads beside each hidden state
 LOGIT_BYTES = 256 * 2**20  # fused logits of one chunk; beyond that the loss is computed in pieces
 LOGIT_COPIES = {False: 3, True: 6}  # temporaries of that size when the specialists stand still, and when they learn
 
@@ -99,9 +100,11 @@ def gate_parameters(kind: str, hidden_size: int, facts: Sequence[Facts], project
         return n
     if kind == "answer":
         return (sum(sizes) + 1) * n
-    width, outputs = (projection_size or min(sizes), 1) if kind == "token" else (sum(sizes), n)
-    projections = sum(size * width for size in sizes if size != width) if kind == "token" else 0
-    return width * hidden_size + hidden_size + hidden_size * outputs + projections
+    shared = kind in ("token", "evidence")
+    width, outputs = (projection_size or min(sizes), 1) if shared else (sum(sizes), n)
+    projections = sum(size * width for size in sizes if size != width) if shared else 0
+    inputs = width + (EVIDENCE if kind == "evidence" else 0)
+    return inputs * hidden_size + hidden_size + hidden_size * outputs + projections
 
 
 def _gate_of(recipe: Recipe, facts: Sequence[Facts]) -> int:

@@ -89,16 +89,20 @@ WITHOUT_INNER_LAYER = ("constant", "answer")  # gates that take no hidden_size
 class GateConfig(Strict):
     """The gate: from hidden states to one weight per specialist and token."""
 
-    type: Literal["token", "joint", "constant", "answer"] = "token"
-    """token: the paper's, one for all; joint: reads all states; constant: learned weights; answer: decides once."""
+    type: Literal["token", "joint", "evidence", "constant", "answer"] = "token"
+    """token: the paper's; joint: all states; evidence: how sure each is; constant: fixed; answer: decides once."""
     hidden_size: Count = 512
     """Width of the gate's inner layer; the paper's is 512. A constant gate and an answer gate have none."""
     projection_size: Count | None = None
     """Width that a token gate reads where specialists differ in width; null takes the narrowest's."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """What the gate's numbers are divided by before the softmax: below 1 its weights are sharper, above 1 more even."""
+    learn_temperature: bool = False
+    """Whether the temperature learns with the gate, from `temperature` on."""
 
     @model_validator(mode="after")
     def _no_inner_layer(self) -> "GateConfig":
-        if self.type != "token" and self.projection_size is not None:
+        if self.type not in ("token", "evidence") and self.projection_size is not None:
             raise ValueError(
                 f"projection_size: {self.projection_size} given, but a {self.type} gate projects nothing; remove it"
             )
@@ -110,12 +114,15 @@ class GateConfig(Strict):
 
     @model_serializer(mode="wrap")
     def _options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Only what the gate's class takes."""
+        """Only what the gate's class takes, and a temperature where there is one."""
         data: dict[str, Any] = handler(self)
         if self.type in WITHOUT_INNER_LAYER:
             data.pop("hidden_size", None)
         if self.projection_size is None:
             data.pop("projection_size", None)
+        for name in ("temperature", "learn_temperature"):
+            if data[name] == type(self).model_fields[name].default:
+                data.pop(name)
         return data
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ultrafuser.recipe import StageConfig
+from ultrafuser.recipe import Recipe, StageConfig
 from ultrafuser.reproduce.context import Context
 from ultrafuser.reproduce.plan import Plan
 from ultrafuser.reproduce.runs import Result, Run
@@ -75,13 +75,27 @@ def read_specialists(context: Context, inputs: dict[str, Any], found: dict[str, 
 
 def train_fused(context: Context, inputs: dict[str, Any], found: dict[str, Result]) -> Result:
     """Train a fused model through its stages, measure it after each and save it; goes on after a kill."""
+    recipe = context.plan.open_recipe(inputs["seed"], inputs["changes"])
+    return train_opened(context, inputs, recipe, *context.build(recipe))
+
+
+def train_opened(
+    context: Context,
+    inputs: Mapping[str, Any],
+    recipe: Recipe,
+    model: Any,
+    tokenizer: Any,
+    finish: Callable[[Any], None] = lambda model: None,
+) -> Result:
+    """`train_fused` of a model that was opened already, and changed; `finish(model)` comes before it is saved.
+
+    The change must be the same whenever the run is gone on with.
+    """
     from ultrafuser.modeling import save_fused
     from ultrafuser.training import run_stages
     from ultrafuser.training.step_report import StepReport
 
-    recipe = context.plan.open_recipe(inputs["seed"], inputs["changes"])
     stages = [StageConfig(**stage) for stage in inputs["stages"]]
-    model, tokenizer = context.build(recipe)
     material = context.material(recipe, model.config.templates, tokenizer)
     reporter = StepReport([f"train {stage.name}" for stage in stages], context.report)
     items: dict[str, Any] = {}
@@ -107,6 +121,8 @@ def train_fused(context: Context, inputs: dict[str, Any], found: dict[str, Resul
         tensorboard=False,
         overwrite=True,  # of a model that was saved just before a kill; the same run is gone on with
     )
+    made = cost_of(model, stages, material.train, recipe.seed, inputs["weights"] is None)
+    finish(model)
     save_fused(model, tokenizer, output, overwrite=True)
     return {
         "items": items,
@@ -114,7 +130,7 @@ def train_fused(context: Context, inputs: dict[str, Any], found: dict[str, Resul
         "folder": context.relative(output),
         "curves": {stage.name: curve(result.history, stage.name) for stage in stages},
         "stages": [{"name": s.name, "before": s.before, "after": s.after, "best": s.best} for s in result.stages],
-        "made": cost_of(model, stages, material.train, recipe.seed, inputs["weights"] is None),
+        "made": made,
         "data": material.as_dict(),
     }
 

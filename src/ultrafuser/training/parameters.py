@@ -19,6 +19,7 @@ from ultrafuser.modeling.adapters import freeze_base, is_shared
 from ultrafuser.modeling.quantisation import quantisation_of, stored_parts
 
 __all__ = [
+    "ADAPTER_MARK",
     "TRAINABLE",
     "WEIGHTS_FILE",
     "fingerprint_of_weights",

@@ -35,7 +35,7 @@ from ultrafuser.training.results import StageResult
 from ultrafuser.training.stages import run_stages
 from ultrafuser.training.work import finish_run
 
-__all__ = ["ADAPTER_FILE", "Adapter", "Specialised", "specialise"]
+__all__ = ["ADAPTER_FILE", "Adapter", "Specialised", "specialise", "with_adapter"]
 
 ADAPTER_FILE = "adapter_config.json"
 
@@ -112,7 +112,7 @@ def specialise(
     origin: Origin = plain.ultrafuser_origin
     tokenizer = open_tokenizer(origin, "BASE")
     source = load_template(template, tokenizer, field="--template")
-    wrapped = _with_adapter(plain, adapter, seed)
+    wrapped = with_adapter(plain, adapter, seed)
     model = UltraFuserForCausalLM.from_specialists({name: wrapped.get_base_model()}, templates={name: source})
     sets = [
         ResponseDataset.from_conversations(
@@ -160,7 +160,7 @@ def _refuse_targets(base: Origin, adapter: Adapter) -> None:
     with torch.device("meta"):
         plain = AutoModelForCausalLM.from_config(read_config(base.path, "BASE"))
     known = linear_layers(plain)
-    names = [name for name, _ in _with_adapter(plain, adapter, 0).named_parameters() if "lora_" in name]
+    names = [name for name, _ in with_adapter(plain, adapter, 0).named_parameters() if "lora_" in name]
     for name in names:
         layer = name.removeprefix("base_model.model.").partition(".lora_")[0]
         if layer not in known:
@@ -170,7 +170,7 @@ def _refuse_targets(base: Origin, adapter: Adapter) -> None:
             )
 
 
-def _with_adapter(plain: Any, adapter: Adapter, seed: int) -> Any:
+def with_adapter(plain: Any, adapter: Adapter, seed: int) -> Any:
     """The model wrapped by PEFT, its adapter drawn from `seed`. Raises ValueError where no layer fits `targets`."""
     try:
         from peft import LoraConfig, get_peft_model

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import torch
 
 from ultrafuser.data.collator import IGNORE
-from ultrafuser.modeling.gate import normalise
+from ultrafuser.modeling.evidence import FEATURES, evidence_of, read_evidence
 from ultrafuser.modeling.inputs import check_labels, spread
 from ultrafuser.modeling.loss import CHUNK_BYTES, mixed_label_loss, response_loss
-from ultrafuser.training.stored_loss import Points, dense_loss, points_loss
+from ultrafuser.training.stored_loss import Points, dense_loss, parts, points_loss
 from ultrafuser.training.stored_step import gate_step, serves
 
 __all__ = ["Fused", "fused_from_states"]
@@ -50,9 +50,25 @@ def fused_from_states(
         if "pieces" in known and serves(model.gate, labels_M):
             step = gate_step(model.gate, top_k, hidden_MD, known["pieces"], labels_M)
             return Fused(spread(step.loss, keep_BR), spread(step.weights, keep_BR), 0.0, step.total)
-        weights_MN = normalise(model.gate(hidden_MD), top_k)
+        weights_MN = model._weigh(hidden_MD, evidence=_evidence(model, hidden_MD, known))
     loss_M, bound = _loss(model, weights_MN, hidden_MD, labels_M, known)
     return Fused(spread(loss_M, keep_BR), spread(weights_MN, keep_BR), bound, loss_M.sum())
+
+
+def _evidence(model: Any, hidden_MD: Sequence[torch.Tensor], known: Mapping[str, Any]) -> torch.Tensor | None:
+    """What an evidence gate reads (M, N, F): from stored log probabilities, else the heads run; None for others."""
+    if not model.gate.reads_evidence:
+        return None
+    if "pieces" not in known:
+        return read_evidence(_as_read(model, hidden_MD), model.heads)
+    cut = [[values[rows] for values in piece] for piece in known["pieces"] for rows in parts(piece[0])]
+    found = [evidence_of([first, *(first + other for other in others)]) for first, *others in cut]
+    return torch.cat(found) if found else hidden_MD[0].new_zeros(0, model.n_specialists, len(FEATURES))
+
+
+def _as_read(model: Any, hidden_MD: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Stored states in the number format of each specialist's head."""
+    return [states.to(s.dtype) for states, s in zip(hidden_MD, model.specialists, strict=True)]
 
 
 def _loss(
@@ -76,7 +92,7 @@ def _loss(
     if "own" in known:
         return mixed_label_loss(weights_MN, known["own"]), 0.0
     heads = model.heads
-    hidden_MD = [states.to(s.dtype) for states, s in zip(hidden_MD, model.specialists, strict=True)]
+    hidden_MD = _as_read(model, hidden_MD)
     few = CPU_ROWS * 4 * heads[0].vocab_size * len(heads)
     chunk = min(CHUNK_BYTES, few) if labels_M.device.type == "cpu" else CHUNK_BYTES
     return response_loss(weights_MN, hidden_MD, heads, model.config.fusion["rule"], labels_M, chunk), 0.0

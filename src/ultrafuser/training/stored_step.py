@@ -29,9 +29,10 @@ class GateStep(NamedTuple):
 
 
 def serves(gate: Gate, labels_M: torch.Tensor) -> bool:
-    """Whether `gate_step` can take this gate: the paper's, reading hidden states as they are, learning, on a CPU."""
+    """Whether `gate_step` can take this gate: the paper's, nothing before or after it, all of it learning, on a CPU."""
     learning = torch.is_grad_enabled() and all(parameter.requires_grad for parameter in gate.parameters())
-    return type(gate) is TokenGate and not gate.projections and learning and labels_M.device.type == "cpu"
+    plain = type(gate) is TokenGate and not gate.projections and not gate.tempered
+    return plain and learning and labels_M.device.type == "cpu"
 
 
 def gate_step(

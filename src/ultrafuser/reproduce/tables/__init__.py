@@ -6,7 +6,7 @@ from ultrafuser.lookup import lookup
 from ultrafuser.reproduce.plan import Plan
 from ultrafuser.reproduce.runs import Run
 from ultrafuser.reproduce.scales import SCALES
-from ultrafuser.reproduce.tables import saturation, table1, table2, table3, table6, table11
+from ultrafuser.reproduce.tables import beyond, saturation, table1, table2, table3, table6, table11
 from ultrafuser.reproduce.tables.table import TableSpec
 
 TABLES: dict[str, TableSpec] = {
@@ -16,6 +16,7 @@ TABLES: dict[str, TableSpec] = {
     "table6": table6.TABLE,
     "table11": table11.TABLE,
     "saturation": saturation.TABLE,
+    "beyond": beyond.TABLE,
 }
 
 
