@@ -155,6 +155,15 @@ def test_saved_and_opened_as_an_ordinary_folder(make_llama, tmp_path, form, tie)
         assert settings["architectures"] == ["MixtralForCausalLM"]
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_the_loss_is_the_answers_alone(make_llama, form):
+    """No balancing of experts, by the model or by Transformers behind its back."""
+    mixed = FORMS[form]({name: make_llama(seed) for seed, name in enumerate("abc")}).train()
+    output = mixed(input_ids=IDS, labels=IDS)
+    wanted = torch.nn.functional.cross_entropy(output.logits[:, :-1].flatten(0, 1), IDS[:, 1:].flatten())
+    assert output.loss.item() == pytest.approx(wanted.item(), abs=1e-6)
+
+
 def test_parameters_used_worked_by_hand(make_llama):
     """Hidden 16, inner 32, key/value width 8, 2 layers, 300 tokens or so."""
     models = {name: make_llama(seed) for seed, name in enumerate("abc")}

@@ -3,9 +3,9 @@ from html.parser import HTMLParser
 
 from made_up import GOOD, made_up
 
-from ultrafuser.demo.figures import heat_map, loss_curves, running_mean
+from ultrafuser.demo.figures import loss_curves
 from ultrafuser.demo.report import loss_rows, render_report, write_report
-from ultrafuser.demo.results import DemoResult, Item
+from ultrafuser.demo.results import DemoResult
 
 
 class Page(HTMLParser):
@@ -74,19 +74,6 @@ def test_lowest_of_each_column_is_marked() -> None:
     assert "code" not in marked["fused, stage 2"]
 
 
-def test_hostile_item_names_are_escaped_in_the_heat_map() -> None:
-    item = Item(id='<x onload="1">', category="a&b", n_tokens=3, loss_sum=1.0, weights=[0.5, 0.2, 0.3])
-    svg = heat_map([item], ["text", "code", "math"])
-    assert "<x" not in svg
-    assert "a&amp;b" in svg
-
-
-def test_heat_map_has_one_cell_per_item_and_specialist() -> None:
-    _, details = made_up()
-    svg = heat_map(details.items["stage2"], ["text", "code", "math"])
-    assert svg.count("<rect") == 4 * 30 * 3
-
-
 def test_curves_are_inline_and_take_the_page_colour() -> None:
     _, details = made_up()
     svg = loss_curves(details.curves)
@@ -94,11 +81,6 @@ def test_curves_are_inline_and_take_the_page_colour() -> None:
     assert "currentColor" in svg
     assert "nats per response token" in svg
     assert svg == loss_curves(details.curves)
-
-
-def test_running_mean_keeps_the_length_and_the_level() -> None:
-    assert running_mean([2.0] * 7) == [2.0] * 7
-    assert running_mean([1.0, 2.0, 6.0]) == [1.5, 3.0, 4.0]
 
 
 def test_report_is_written_whole(tmp_path) -> None:

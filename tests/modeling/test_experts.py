@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from ultrafuser.modeling.experts import ExpertLinear, Router, block_linears, stacked
+from ultrafuser.modeling.experts import ExpertLinear, Router, block_linears, stacked_biases, stacked_weights
 
 
 def random_layer(inputs=6, outputs=5, n=3, k=2, *, bias=True, seed=0):
@@ -74,10 +74,9 @@ def test_a_router_of_all_is_a_plain_softmax():
 
 def test_layers_that_keep_their_weights_turned_are_turned_back():
     conv, linear = Conv1D(5, 6), nn.Linear(6, 5)
-    found = stacked([conv, conv])
-    assert torch.equal(found["experts.weight"][1], conv.weight.T)
-    assert found["experts.bias"].shape == (2, 5)
-    assert stacked([linear])["experts.weight"].shape == (1, 5, 6)
+    assert torch.equal(stacked_weights([linear, conv])[1], conv.weight.T)
+    assert stacked_weights([linear, conv]).shape == (2, 5, 6)
+    assert stacked_biases([linear, conv]).shape == (2, 5)
 
 
 def test_blocks_hold_neither_embeddings_nor_head(make_llama):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-__all__ = ["INK", "draw"]
+__all__ = ["INK", "draw", "running_mean"]
 
 INK = "#13579b"  # stands for the page's text colour in matplotlib's output, replaced by currentColor
 _STYLE = {
@@ -36,6 +36,14 @@ def draw(fill: Callable[[Any], None], title: str, *, width: float = 8.6, height:
         buffer = io.StringIO()
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
     return _inline(buffer.getvalue(), title)
+
+
+def running_mean(values: Sequence[float], share: float = 0.06) -> list[float]:
+    """Centred mean over a window of `share` of the values (at least 3), cut at the ends."""
+    reach = max(1, round(len(values) * share / 2))
+    return [
+        sum(window) / len(window) for window in (values[max(0, i - reach) : i + reach + 1] for i in range(len(values)))
+    ]
 
 
 def _inline(svg: str, title: str) -> str:

@@ -6,7 +6,8 @@ What is not an expert's is the mean of the models'; routers are random and small
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +28,6 @@ COPIED = (  # settings that Mixtral shares with them
     "rope_parameters",
 )  # fmt: skip
 BIASES = ("attention_bias", "mlp_bias")
-FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
 
 
 def at_every_linear_layer(models: Mapping[str, PreTrainedModel], *, top_k: int = TOP_K, seed: int = 0) -> Any:
@@ -37,7 +37,7 @@ def at_every_linear_layer(models: Mapping[str, PreTrainedModel], *, top_k: int =
     layers. `seed` draws the routers. Raises ValueError naming model, tensor and fix where the models differ in class,
     in a tensor's name or in a shape, where there are fewer than two, or their blocks hold no linear layer.
     """
-    from ultrafuser.modeling.experts import block_linears, stacked
+    from ultrafuser.modeling.experts import block_linears, stacked_biases, stacked_weights
     from ultrafuser.modeling.sparse import SparseForCausalLM
     from ultrafuser.modeling.sparse_configuration import SparseConfig
 
@@ -48,11 +48,11 @@ def at_every_linear_layer(models: Mapping[str, PreTrainedModel], *, top_k: int =
         text_config=copy.deepcopy(first.config), num_local_experts=len(models), num_experts_per_tok=top_k
     )
     mixed = SparseForCausalLM(config)
-    experts = {
-        f"{name}.{part}": tensor
-        for name in layers[0]
-        for part, tensor in stacked([found[name] for found in layers]).items()
-    }
+    experts: dict[str, Callable[[], torch.Tensor]] = {}
+    for name in layers[0]:
+        same = [found[name] for found in layers]
+        experts[f"{name}.experts.weight"] = partial(stacked_weights, same)
+        experts[f"{name}.experts.bias"] = partial(stacked_biases, same)
     return _filled(mixed, mixed.language_model, models, experts, seed)
 
 
@@ -71,14 +71,20 @@ def at_feed_forward_blocks(models: Mapping[str, PreTrainedModel], *, top_k: int 
     ends = {name: getattr(first.config, name, None) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     sizes = {"num_local_experts": len(models), "num_experts_per_tok": top_k}
     mixed = MixtralForCausalLM(MixtralConfig(**copy.deepcopy(given | ends), **sizes))
-    states = [dict(model.named_parameters()) for model in models.values()]
-    experts = {}
+    experts: dict[str, Callable[[], torch.Tensor]] = {}
     for i in range(first.config.num_hidden_layers):
-        name = f"model.layers.{i}.mlp"
-        gate, up, down = (torch.stack([s[f"{name}.{part}.weight"] for s in states]) for part in FEED_FORWARD)
-        experts[f"{name}.experts.gate_up_proj"] = torch.cat([gate, up], dim=1)
-        experts[f"{name}.experts.down_proj"] = down
+        blocks = [model.model.layers[i].mlp for model in models.values()]
+        experts[f"model.layers.{i}.mlp.experts.gate_up_proj"] = partial(_gates_and_ups, blocks)
+        experts[f"model.layers.{i}.mlp.experts.down_proj"] = partial(_downs, blocks)
     return _filled(mixed, mixed, models, experts, seed)
+
+
+def _gates_and_ups(blocks: Sequence[Any]) -> torch.Tensor:
+    return torch.stack([torch.cat([block.gate_proj.weight, block.up_proj.weight]) for block in blocks])
+
+
+def _downs(blocks: Sequence[Any]) -> torch.Tensor:
+    return torch.stack([block.down_proj.weight for block in blocks])
 
 
 def check_models(models: Mapping[str, PreTrainedModel]) -> None:
@@ -133,16 +139,23 @@ def _check_twin(model: PreTrainedModel) -> None:
 
 @torch.no_grad()
 def _filled(
-    mixed: Any, inner: nn.Module, models: Mapping[str, PreTrainedModel], experts: Mapping[str, Any], seed: int
+    mixed: Any,
+    inner: nn.Module,
+    models: Mapping[str, PreTrainedModel],
+    experts: Mapping[str, Callable[[], torch.Tensor]],
+    seed: int,
 ) -> Any:
-    """`mixed` with its `inner` parameters filled: experts as given, routers drawn, the rest the models' mean."""
+    """`mixed` with its `inner` parameters filled: experts as given, routers drawn, the rest the models' mean.
+
+    One tensor after the other: beside the models and the mixture there is never more than one in memory.
+    """
     first = next(iter(models.values()))
     states = [dict(model.named_parameters()) for model in models.values()]
     generator = torch.Generator().manual_seed(seed)
     mixed = mixed.to(dtype=first.dtype, device=first.device)
     for name, parameter in inner.named_parameters():
         if name in experts:
-            value = experts[name]
+            value = experts[name]()
         elif name in states[0]:
             wide = torch.promote_types(parameter.dtype, torch.float32)
             value = torch.stack([state[name].to(wide) for state in states]).mean(0)

@@ -166,7 +166,7 @@ def weight_table(result: DemoResult) -> Table:
 
 def curve_lines(curves: Sequence[Curve]) -> Text:
     """One line per training: its loss as a row of blocks, first and last value."""
-    from ultrafuser.demo.figures import running_mean
+    from ultrafuser.analysis.svg import running_mean
 
     smooth = {curve.name: running_mean(curve.loss) for curve in curves if curve.loss}
     if not smooth:

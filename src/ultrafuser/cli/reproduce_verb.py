@@ -35,6 +35,9 @@ def reproduce(
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="A recipe in place of the shipped trio and sample.")] = None,
     benchmarks: Annotated[Path | None, typer.Option(help="Folder with the benchmarks' data.", exists=True)] = None,
+    other_data: Annotated[
+        Path | None, typer.Option(help="Folder like --data: other conversations, for Table 9.", exists=True)
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for results and report.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes side by side.")] = None,
     show_plan: Annotated[bool, typer.Option("--plan", help="Say what would be run, and run nothing.")] = False,
@@ -49,7 +52,15 @@ def reproduce(
     from ultrafuser.reproduce import reproduce as run
 
     console = human_console(json_path)
-    plan = make_plan(scale, chosen_tables(scale, only), seeds=seeds, data=data, recipe=recipe, benchmarks=benchmarks)
+    plan = make_plan(
+        scale,
+        chosen_tables(scale, only),
+        seeds=seeds,
+        data=data,
+        recipe=recipe,
+        benchmarks=benchmarks,
+        other_data=other_data,
+    )
     folder = output if output is not None else Path("runs") / f"reproduce-{scale}"
     if show_plan or (SCALES[scale].needs_gpu and not _has_gpu()):
         _show_plan(console, plan, folder)

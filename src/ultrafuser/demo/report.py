@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -11,9 +12,10 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ultrafuser.analysis.colours import colour, mixture
-from ultrafuser.demo.figures import CURVE_COLOURS, CURVE_LABELS, heat_map, loss_curves
+from ultrafuser.analysis.heat import Weighed, heat_map
+from ultrafuser.demo.figures import CURVE_COLOURS, CURVE_LABELS, loss_curves
 from ultrafuser.demo.reading import findings
-from ultrafuser.demo.results import COLUMNS, ByDomain, DemoDetails, DemoResult, Example
+from ultrafuser.demo.results import COLUMNS, ByDomain, DemoDetails, DemoResult, Example, Item
 from ultrafuser.files import write_whole
 
 METHODS: dict[str, tuple[str, str]] = {
@@ -69,9 +71,13 @@ def render_report(result: DemoResult, details: DemoDetails) -> str:
         colours={name: colour(j) for j, name in enumerate(result.names)},
         curve_legend=[(CURVE_LABELS[name], ink) for name, ink in CURVE_COLOURS.items()],
         curves=Markup(loss_curves(details.curves)),
-        heat=Markup(heat_map(details.items["stage2"], result.names)),
+        heat=Markup(heat_map(_weighed(details.items["stage2"]), result.names)),
         examples=[_coloured(example, result.names) for example in details.examples],
     )
+
+
+def _weighed(items: Sequence[Item]) -> list[Weighed]:
+    return [Weighed(item.id, item.category, item.weights or []) for item in items]
 
 
 def write_report(path: Path, result: DemoResult, details: DemoDetails) -> None:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from ultrafuser.modeling.adapted_linear import LINEAR, sizes
 from ultrafuser.modeling.numeric import at_least_float32
 
-__all__ = ["ExpertLinear", "Router", "block_linears", "put_experts"]
+__all__ = ["ExpertLinear", "Router", "block_linears", "put_experts", "stacked_biases", "stacked_weights"]
 
 
 class Router(nn.Module):
@@ -116,11 +116,12 @@ def put_experts(model: PreTrainedModel, n_experts: int, top_k: int) -> None:
         model.set_submodule(name, experts.to(dtype=weight.dtype, device=weight.device))
 
 
-def stacked(layers: Sequence[nn.Module]) -> dict[str, torch.Tensor]:
-    """What an `ExpertLinear` made of these layers holds, by name, without its router."""
-    transposed = [not isinstance(layer, nn.Linear) for layer in layers]  # Conv1D of GPT-2
-    weights = [layer.weight.T if turn else layer.weight for layer, turn in zip(layers, transposed, strict=True)]  # type: ignore[operator]
-    found = {"experts.weight": torch.stack(list(weights))}  # type: ignore[arg-type]
-    if layers[0].bias is not None:
-        found["experts.bias"] = torch.stack([layer.bias for layer in layers])  # type: ignore[misc]
-    return found
+def stacked_weights(layers: Sequence[nn.Module]) -> torch.Tensor:
+    """Weights (N, O, I) of the same layer of N models; those that Conv1D (GPT-2) keeps turned are turned back."""
+    weights: list[torch.Tensor] = [layer.weight for layer in layers]  # type: ignore[misc]
+    return torch.stack([w if isinstance(layer, nn.Linear) else w.T for layer, w in zip(layers, weights, strict=True)])
+
+
+def stacked_biases(layers: Sequence[nn.Module]) -> torch.Tensor:
+    """Biases (N, O) of the same layer of N models."""
+    return torch.stack([layer.bias for layer in layers])  # type: ignore[misc]

@@ -86,8 +86,10 @@ def train_opened(
     model: Any,
     tokenizer: Any,
     finish: Callable[[Any], None] = lambda model: None,
+    callbacks: Sequence[Any] = (),
 ) -> Result:
     """`train_fused` of a model that was opened already, and changed; `finish(model)` comes before it is saved.
+    `callbacks` of the Trainer look on.
 
     The change must be the same whenever the run is gone on with.
     """
@@ -113,7 +115,7 @@ def train_opened(
         material.validation,
         output,
         seed=recipe.seed,
-        callbacks=[reporter],
+        callbacks=[reporter, *callbacks],
         keep=inputs["keep"],
         forced_gate_weights=inputs["weights"],
         after_stage=after_stage,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ SUFFIXES = (".json", ".jinja", ".safetensors", ".model")
 
 class Plan(BaseModel):
     """A whole reproduction. `recipe` holds the fused model, its stages and its data; `extra` further held-out files by
-    kind, kinds that nothing is trained on; `digest` stands for the content of models and data.
+    kind, kinds that nothing is trained on; `digest` stands for the content of models and data. `other` holds the other
+    training data of Table 9 by domain: they and their digest are inputs of its runs alone.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -40,6 +41,8 @@ class Plan(BaseModel):
     digest: str = ""
     benchmark_data: str = SAMPLE
     benchmark_digest: str = ""
+    other: dict[str, list[str]] = {}
+    other_digest: str = ""
 
     @property
     def settings(self) -> Scale:
@@ -81,12 +84,14 @@ def make_plan(
     data: Path | None = None,
     recipe: Path | None = None,
     benchmarks: Path | None = None,
+    other_data: Path | None = None,
 ) -> Plan:
     """The plan of a scale. `tables` are the names to make; `seeds` how many, None the scale's own number.
 
     `data` is a folder with a folder (or file) of training conversations for each domain, and held-out ones under
     heldout/ where it has them: else the shipped held-out items serve. `recipe` replaces the shipped trio and sample.
     `benchmarks` is a folder with the benchmarks' data (docs/evaluation.md); without it the shipped items are asked.
+    `other_data` is a folder as `data` is, for the table that trains on other conversations.
     Raises ValueError for what does not exist, before anything is opened.
     """
     size = lookup(SCALES, scale, "--scale")
@@ -100,6 +105,7 @@ def make_plan(
     else:
         found, extra = _shipped(size, data)
         base = str(zoo.path(zoo.BASE))
+    other = {} if other_data is None else {d: [_training(other_data, d, "--other-data")] for d in found.data}
     plan = Plan(
         scale=scale,
         recipe=found.model_dump(mode="json"),
@@ -109,6 +115,8 @@ def make_plan(
         tables=list(tables),
         benchmark_data=SAMPLE if benchmarks is None else str(benchmarks.absolute()),
         benchmark_digest="" if benchmarks is None else _names_and_sizes(benchmarks),
+        other=other,
+        other_digest=_digest_of_files(other) if other else "",
     )
     return plan.model_copy(update={"digest": _digest(plan)})
 
@@ -117,7 +125,7 @@ def _shipped(size: Scale, data: Path | None) -> tuple[Recipe, dict[str, list[str
     """The trio and the sample, or the trio and the data in a folder."""
     domains = {
         name: DomainData(
-            train=[f"zoo-sample:{name}/train"] if data is None else [_training(data, name)],
+            train=[f"zoo-sample:{name}/train"] if data is None else [_training(data, name, "--data")],
             heldout=_heldout(data, name),
             validation_fraction=size.validation_share,
             limit=size.train_limit,
@@ -134,12 +142,12 @@ def _shipped(size: Scale, data: Path | None) -> tuple[Recipe, dict[str, list[str
     return recipe, {COMPOSITE: _heldout(data, COMPOSITE)}
 
 
-def _training(data: Path, name: str) -> str:
+def _training(data: Path, name: str, option: str) -> str:
     found = sorted(path for path in data.glob(f"{name}*") if path.is_file() or path.name == name)
     if not found:
         raise ValueError(
-            f"--data: {data} holds neither a folder nor a file for {name!r}; it must hold training conversations for "
-            f"each of {', '.join(zoo.SPECIALISTS)}, for example {data / name}/*.jsonl"
+            f"{option}: {data} holds neither a folder nor a file for {name!r}; it must hold training conversations for "
+            f"each domain, for example {data / name}/*.jsonl"
         )
     return str(found[0].absolute())
 
@@ -186,9 +194,20 @@ def _digest(plan: Plan) -> str:
             for file in sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.suffix != ".safetensors"):
                 digest.update(sha256(file.read_bytes()).digest())
     entries = [e for d in plan.recipe["data"].values() for part in ("train", "validation", "heldout") for e in d[part]]
-    for entry in [*entries, *(e for found in plan.extra.values() for e in found)]:
-        path = Path(zoo.resolve_data(entry))
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        for file in files:
-            digest.update(sha256(file.read_bytes()).digest() if file.is_file() else entry.encode())
+    _digest_entries(digest, [*entries, *(e for found in plan.extra.values() for e in found)])
     return digest.hexdigest()
+
+
+def _digest_of_files(data: Mapping[str, Sequence[str]]) -> str:
+    digest = sha256()
+    for name, entries in data.items():
+        digest.update(name.encode())
+        _digest_entries(digest, entries)
+    return digest.hexdigest()
+
+
+def _digest_entries(digest: Any, entries: Sequence[str]) -> None:
+    for entry in entries:
+        path = Path(zoo.resolve_data(entry))
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            digest.update(sha256(file.read_bytes()).digest() if file.is_file() else entry.encode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +36,15 @@ def tasks_run(plan: Plan, source: Run | str, *, name: str = "tasks", **options: 
 
 def score_tasks(context: Context, inputs: dict[str, Any], found: dict[str, Result]) -> Result:
     """Ask and grade everything, or what is left of it; a model that was never made scores nothing."""
-    from ultrafuser.baselines.scores import open_made
     from ultrafuser.evaluation.runner import evaluate
     from ultrafuser.evaluation.subjects.local import LocalSubject
     from ultrafuser.evaluation.tools import Tools
 
-    setting = context.setting(0)
-    if "model" in inputs:
-        earlier = found[inputs["model"]]
-        if not earlier.get("folder"):
-            return {"scores": {}, "why": "no model of its own"}
-        folder = context.path_of(earlier)
-    else:
-        folder = setting.origins[inputs[SPECIALIST]].path
+    if "model" in inputs and not found[inputs["model"]].get("folder"):
+        return {"scores": {}, "why": "no model of its own"}
+    model, tokenizer, name = open_subject(context, inputs, found)
     tasks = _tasks(inputs["benchmarks"], inputs["data"], inputs["options"])
-    subject = LocalSubject(open_made(setting, folder), setting.tokenizer, name=Path(folder).name)
+    subject = LocalSubject(model, tokenizer, name=name)
     with Tools() as tools:
         run = evaluate(
             subject,
@@ -60,6 +54,16 @@ def score_tasks(context: Context, inputs: dict[str, Any], found: dict[str, Resul
             on_progress=lambda at: context.report(f"ask {at.benchmark}", at.done, at.total, None),
         )
     return {"scores": {name: _score(run.summary[name]) for name in inputs["benchmarks"]}}
+
+
+def open_subject(context: Context, inputs: Mapping[str, Any], found: Mapping[str, Result]) -> tuple[Any, Any, str]:
+    """Model, tokenizer and folder's name of what `inputs` name: the "model" of an earlier run, or a "specialist"."""
+    from ultrafuser.baselines.scores import open_made
+
+    setting = context.setting(0)
+    earlier = found[inputs["model"]] if "model" in inputs else None
+    folder = setting.origins[inputs[SPECIALIST]].path if earlier is None else context.path_of(earlier)
+    return open_made(setting, folder), setting.tokenizer, Path(folder).name
 
 
 def _tasks(names: Sequence[str], data: str, options: dict[str, Any]) -> list[Any]:

@@ -6,15 +6,45 @@ from ultrafuser.lookup import lookup
 from ultrafuser.reproduce.plan import Plan
 from ultrafuser.reproduce.runs import Run
 from ultrafuser.reproduce.scales import SCALES
-from ultrafuser.reproduce.tables import beyond, saturation, table1, table2, table3, table6, table11
+from ultrafuser.reproduce.tables import (
+    beyond,
+    figure1,
+    figure4,
+    figure5,
+    figure6,
+    figure7,
+    figure8,
+    figure9,
+    saturation,
+    table1,
+    table2,
+    table3,
+    table4,
+    table6,
+    table8,
+    table9,
+    table10,
+    table11,
+)
 from ultrafuser.reproduce.tables.table import TableSpec
 
 TABLES: dict[str, TableSpec] = {
     "table1": table1.TABLE,
     "table2": table2.TABLE,
     "table3": table3.TABLE,
+    "table4": table4.TABLE,
     "table6": table6.TABLE,
+    "table8": table8.TABLE,
+    "table9": table9.TABLE,
+    "table10": table10.TABLE,
     "table11": table11.TABLE,
+    "figure1": figure1.TABLE,
+    "figure4": figure4.TABLE,
+    "figure5": figure5.TABLE,
+    "figure6": figure6.TABLE,
+    "figure7": figure7.TABLE,
+    "figure8": figure8.TABLE,
+    "figure9": figure9.TABLE,
     "saturation": saturation.TABLE,
     "beyond": beyond.TABLE,
 }

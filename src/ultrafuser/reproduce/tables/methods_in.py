@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ultrafuser.baselines import find_baseline
 from ultrafuser.reproduce import paper
-from ultrafuser.reproduce.cells import Cell
+from ultrafuser.reproduce.cells import Cell, Difference
 from ultrafuser.reproduce.methods import OWN_STEPS, equal_operations_run, lacking, method_names, method_run
 from ultrafuser.reproduce.plan import Plan
 from ultrafuser.reproduce.runs import Result, Run
-from ultrafuser.reproduce.tables.table import Column
+from ultrafuser.reproduce.tables.table import Column, Finding, Verdict
 from ultrafuser.reproduce.tasks import tasks_run
 
 # The run of the specialists gives these already.
@@ -83,6 +83,18 @@ def paper_scores(method: str) -> dict[str, float]:
     if name == "further-tuned" and variant in paper.FURTHER_TUNED:
         return {paper.AVERAGE: paper.FURTHER_TUNED[variant]}
     return {}
+
+
+def against_all(gaps: Mapping[str, Difference], group: str) -> Finding:
+    """The fused model against a group of rivals on the mean of the domains; a gap is the rival's loss less its own."""
+    parts = {
+        "better than": [label for label, gap in gaps.items() if gap.sign > 0],
+        "level with": [label for label, gap in gaps.items() if gap.sign == 0],
+        "worse than": [label for label, gap in gaps.items() if gap.sign < 0],
+    }
+    text = "; ".join(f"{word} {', '.join(names)}" for word, names in parts.items() if names)
+    verdict: Verdict = "no" if parts["worse than"] else "even" if parts["level with"] else "yes"
+    return Finding(verdict, f"On the mean of the domains, among {group}, the fused model is {text}.")
 
 
 def by_domain(row: str) -> dict[str, float]:

@@ -186,7 +186,7 @@ def _findings(plan: Plan, rows: Sequence[Row]) -> list[Finding]:
     for group in GROUPS[2:4]:
         gaps = {row.label: row.differences[MEAN] for row in rows if row.group == group and MEAN in row.differences}
         if gaps:
-            found.append(_all(gaps, group))
+            found.append(methods_in.against_all(gaps, group))
     return found
 
 
@@ -204,18 +204,6 @@ def _one(gaps: Mapping[str, Difference], columns: Sequence[str], rival: str) -> 
     )
     verdict = "no" if parts["worse"] else "even" if parts["level"] else "yes"
     return Finding(verdict, f"The fused model against {rival}, in nats per token: {text}.")  # type: ignore[arg-type]
-
-
-def _all(gaps: Mapping[str, Difference], group: str) -> Finding:
-    """The fused model against a group of rivals on the mean of the domains."""
-    parts = {
-        "better than": [label for label, gap in gaps.items() if gap.sign > 0],
-        "level with": [label for label, gap in gaps.items() if gap.sign == 0],
-        "worse than": [label for label, gap in gaps.items() if gap.sign < 0],
-    }
-    text = "; ".join(f"{word} {', '.join(names)}" for word, names in parts.items() if names)
-    verdict = "no" if parts["worse than"] else "even" if parts["level with"] else "yes"
-    return Finding(verdict, f"On the mean of the domains, among {group}, the fused model is {text}.")  # type: ignore[arg-type]
 
 
 TABLE = TableSpec(TITLE, needs, make)
