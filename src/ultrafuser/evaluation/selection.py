@@ -9,24 +9,18 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from ultrafuser.evaluation.benchmark import Item, Message, Query
+from ultrafuser.evaluation.judges import Choice, Judge
 from ultrafuser.evaluation.subject import Asking, Subject
 
-__all__ = ["Case", "LikelihoodPicker", "Pick", "Picker", "Selected", "select"]
-
-
-class Case(NamedTuple):
-    """A conversation's user turns, and candidates for its answers: of each one text per turn."""
-
-    questions: tuple[str, ...]
-    candidates: tuple[tuple[str, ...], ...]
+__all__ = ["JudgePicker", "LikelihoodPicker", "Pick", "Picker", "Selected", "select"]
 
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """Places of the best candidates, several where they tie, the first of all where nothing could be decided.
+    """Places of the best candidates, several where they tie, all or the first where nothing could be decided.
 
     `detail` is plain data; "flagged" is true in it where the picker gave no verdict.
     """
@@ -40,7 +34,7 @@ class Picker(Protocol):
 
     name: str
 
-    def pick(self, cases: Sequence[Case]) -> list[Pick]:
+    def pick(self, cases: Sequence[Choice]) -> list[Pick]:
         """One pick per case, in their order."""
 
 
@@ -76,7 +70,7 @@ def select(
             raise ValueError(f"answers: {name} has none to {lacking!r}; every model must answer every item")
     orders = {item: random.Random(f"{seed} {item}").sample(names, len(names)) for item in questions}
     cases = [
-        Case(tuple(turns), tuple(tuple(answers[name][item]) for name in orders[item]))
+        Choice(tuple(turns), tuple(tuple(answers[name][item]) for name in orders[item]))
         for item, turns in questions.items()
     ]
     picks = picker.pick(cases)
@@ -99,7 +93,7 @@ class LikelihoodPicker:
         self._batch_size = batch_size
         self.name = "likelihood"
 
-    def pick(self, cases: Sequence[Case]) -> list[Pick]:
+    def pick(self, cases: Sequence[Choice]) -> list[Pick]:
         """One pick per case; the detail holds the candidates' "scores" in nats per token."""
         items = [
             _item(f"{number}/{place}", case, texts)
@@ -121,6 +115,19 @@ class LikelihoodPicker:
         return found
 
 
+class JudgePicker:
+    """Asks a judge, a language model or a reward model, which candidate to keep; see `Judge.choose`."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self.name = judge.name
+
+    def pick(self, cases: Sequence[Choice]) -> list[Pick]:
+        """One pick per case; without a verdict the candidate shown first, which is one drawn by lot."""
+        chosen = self._judge.choose(cases)
+        return [Pick((one.place or 0,), one.detail) for one in chosen]
+
+
 def best_of(scores: Sequence[float | None]) -> Pick:
     """The candidates with the highest score; None is lower than any. All are level, and flagged, where none has one."""
     known = [score for score in scores if score is not None]
@@ -129,7 +136,7 @@ def best_of(scores: Sequence[float | None]) -> Pick:
     return Pick(places, {"scores": list(scores)} | ({} if known else {"flagged": True}))
 
 
-def _item(name: str, case: Case, texts: Sequence[str]) -> Item:
+def _item(name: str, case: Choice, texts: Sequence[str]) -> Item:
     """The candidate's texts as continuations of the conversation that they belong to."""
     messages: list[Message] = []
     queries = []
