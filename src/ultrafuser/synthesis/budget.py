@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ultrafuser.synthesis.journal import Planned, Spent
+from ultrafuser.synthesis.rows import Planned, Spent
 from ultrafuser.synthesis.spec import Spec
 
 __all__ = ["CHARACTERS_PER_TOKEN", "Meter", "prompt_tokens"]

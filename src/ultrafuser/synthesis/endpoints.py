@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 from ultrafuser.endpoint import ChatClient, ChatRequest, EndpointError, RejectedError, Reply
-from ultrafuser.synthesis.journal import Spent
+from ultrafuser.synthesis.rows import Spent
 from ultrafuser.synthesis.spec import EndpointSpec, Spec
 
 __all__ = ["Line", "Lines"]

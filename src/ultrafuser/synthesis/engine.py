@@ -16,8 +16,9 @@ from typing import Any
 from ultrafuser.endpoint import EndpointError, RejectedError, Reply
 from ultrafuser.synthesis.budget import Meter
 from ultrafuser.synthesis.endpoints import Line, Lines
-from ultrafuser.synthesis.journal import Journal, Planned, Settled
+from ultrafuser.synthesis.journal import Journal
 from ultrafuser.synthesis.records import Reject
+from ultrafuser.synthesis.rows import Planned, Settled
 from ultrafuser.synthesis.spec import Spec
 from ultrafuser.synthesis.steps import Step
 from ultrafuser.synthesis.steps.step import dice

@@ -6,19 +6,20 @@ under way; rows are read by cursor, so a million of them need no memory.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ultrafuser.endpoint import ChatRequest, Reply
+from ultrafuser.endpoint import Reply
 from ultrafuser.files import locked
-from ultrafuser.synthesis.records import KEPT, REJECTED, Ask, Record, record_id
+from ultrafuser.synthesis.records import EDITED, KEPT, REJECTED, Ask, Record
+from ultrafuser.synthesis.rows import Planned, Settled, Spent, as_json, columns, planned_of, record_of, storable
 
-__all__ = ["Journal", "Planned", "Spent"]
+__all__ = ["Journal"]
 
 FILE = "journal.sqlite"
 VERSION = 1  # of the tables' layout, kept in the file's user_version
@@ -30,72 +31,16 @@ CREATE TABLE IF NOT EXISTS requests (
   active INTEGER NOT NULL DEFAULT 1, parent TEXT, about TEXT NOT NULL, note TEXT NOT NULL, body TEXT NOT NULL,
   state TEXT NOT NULL DEFAULT 'waiting', attempts INTEGER NOT NULL DEFAULT 0, reply TEXT, reason TEXT,
   prompt_tokens INTEGER NOT NULL DEFAULT 0, completion_tokens INTEGER NOT NULL DEFAULT 0, cost REAL NOT NULL DEFAULT 0,
-  endpoint TEXT, model TEXT) WITHOUT ROWID;
+  endpoint TEXT, model TEXT);
 CREATE INDEX IF NOT EXISTS plan ON requests (step, active, place, domain, state);
 CREATE INDEX IF NOT EXISTS parents ON requests (parent, step, active, place);
 CREATE TABLE IF NOT EXISTS records (
   request TEXT NOT NULL, number INTEGER NOT NULL, data TEXT NOT NULL, state TEXT NOT NULL, reason TEXT,
-  PRIMARY KEY (request, number)) WITHOUT ROWID;
+  PRIMARY KEY (request, number));
 CREATE TABLE IF NOT EXISTS stages (stage TEXT PRIMARY KEY, print TEXT NOT NULL) WITHOUT ROWID;
 """
+BY_HAND = 1 << 30  # the round of what a person added
 _RECORD = "r.request, r.number, q.step, q.domain, r.data, q.about, r.state, r.reason"
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A request as it lies in the journal; `attempts` are the replies so far that could not be used."""
-
-    key: str
-    step: str
-    domain: str
-    about: tuple[str, ...]
-    note: Mapping[str, Any]
-    body: Mapping[str, Any]
-    attempts: int
-
-    @property
-    def ask(self) -> Ask:
-        """What its step asked for."""
-        body = self.body
-        request = ChatRequest(
-            tuple(body["messages"]), body["max_tokens"], body["temperature"], body["top_p"], sample=body["sample"]
-        )
-        return Ask(self.about, request, self.note)
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What the run has used so far: answered requests (every attempt counts), tokens, money."""
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost: float = 0.0
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of prompts and replies."""
-        return self.prompt_tokens + self.completion_tokens
-
-    def __add__(self, other: Spent) -> Spent:
-        return Spent(
-            self.requests + other.requests,
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-            self.cost + other.cost,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """What came of an answer: records, or the reason why none could be made of it; `again` asks once more."""
-
-    made: Sequence[Mapping[str, Any]] = ()
-    reason: str | None = None
-    again: bool = False
-    spent: Spent = field(default_factory=Spent)
-    endpoint: str = ""
-    model: str = ""
 
 
 class Journal:
@@ -104,9 +49,11 @@ class Journal:
     Reading and writing use two connections: a cursor sees the journal as it was when it was opened.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, create: bool = True) -> None:
         self.folder = Path(folder)
         self.file = self.folder / FILE
+        if not create and not self.file.is_file():
+            raise ValueError(f"output: {self.folder} holds no journal; `ultrafuser synth run` begins one")
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._write = self._open()
@@ -169,10 +116,10 @@ class Journal:
         """Note that a stage is complete."""
         self._write.execute("INSERT OR REPLACE INTO stages VALUES (?, ?)", (stage, print_))
 
-    def forget(self, stages: Iterable[str]) -> None:
-        """Take stages back, so that they are done again."""
+    def forget(self, beginnings: Iterable[str]) -> None:
+        """Take back the stages whose names begin so: they are done again."""
         with self._transaction() as write:
-            write.executemany("DELETE FROM stages WHERE stage = ?", [(stage,) for stage in stages])
+            write.executemany("DELETE FROM stages WHERE substr(stage, 1, length(?1)) = ?1", [(b,) for b in beginnings])
 
     def retire(self, step: str, round_: int = 0) -> None:
         """Take a step's requests from this round on out of the plan. Their answers stay, for when they come back."""
@@ -192,7 +139,7 @@ class Journal:
                     "INSERT INTO requests (key, step, round, domain, place, parent, about, note, body) "
                     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
                     "ON CONFLICT (key) DO UPDATE SET active = 1, round = excluded.round, place = excluded.place",
-                    (ask.key(seed, step, round_, domain), step, round_, domain, place, *_columns(ask)),
+                    (ask.key(seed, step, round_, domain), step, round_, domain, place, *columns(ask)),
                 )
                 place += 1
             write.execute("INSERT OR REPLACE INTO stages VALUES (?, ?)", (f"{step}:{round_}", print_))
@@ -205,7 +152,7 @@ class Journal:
             "WHERE step = ? AND active = 1 AND place > ? AND state = 'waiting' ORDER BY place LIMIT ?",
             (step, after, limit),
         )
-        return [(row[0], _planned(row[1:])) for row in rows]
+        return [(row[0], planned_of(row[1:])) for row in rows]
 
     def settle(self, planned: Planned, reply: Reply | None, settled: Settled) -> None:
         """Write what an answer came to: the reply, what it cost, its records."""
@@ -217,13 +164,13 @@ class Journal:
                 "prompt_tokens = prompt_tokens + ?, completion_tokens = completion_tokens + ?, cost = cost + ?, "
                 "endpoint = ?, model = ? WHERE key = ?",
                 (
-                    state, None if reply is None else _safe(reply.text), settled.reason, spent.prompt_tokens,
+                    state, None if reply is None else storable(reply.text), settled.reason, spent.prompt_tokens,
                     spent.completion_tokens, spent.cost, settled.endpoint, settled.model, planned.key,
                 ),
             )  # fmt: skip
             write.executemany(
                 "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, NULL)",
-                [(planned.key, number, _json(data), KEPT) for number, data in enumerate(settled.made)],
+                [(planned.key, number, as_json(data), KEPT) for number, data in enumerate(settled.made)],
             )
 
     # ---- reading ----
@@ -241,7 +188,7 @@ class Journal:
             {"step": step, "domain": domain, "since": since, "limit": limit},
         )
         for row in cursor:
-            yield _record(row)
+            yield record_of(row)
 
     def record(self, identity: str) -> Record | None:
         """A record by its id, whether it is in the plan or not."""
@@ -251,7 +198,7 @@ class Journal:
             "WHERE r.request = ? AND r.number = ?",
             (key, number),
         ).fetchone()
-        return None if row is None else _record(row)
+        return None if row is None else record_of(row)
 
     def children(self, identity: str, step: str) -> Iterator[Record]:
         """The records of a step whose first parent is this one, without those rejected, in the order of the plan."""
@@ -261,7 +208,7 @@ class Journal:
             (identity, step),
         )
         for row in cursor:
-            yield _record(row)
+            yield record_of(row)
 
     def extent(self, step: str, domain: str) -> tuple[int, int]:
         """First and last place of a step's requests in a domain; (0, -1) where it has none."""
@@ -286,6 +233,47 @@ class Journal:
                     (state, reason, key, number),
                 )
 
+    def edit(self, identity: str, data: Mapping[str, Any], reason: str) -> None:
+        """Put a person's version in the place of a record's data."""
+        key, _, number = identity.rpartition(".")
+        self._write.execute(
+            "UPDATE records SET data = ?, state = ?, reason = ? WHERE request = ? AND number = ?",
+            (as_json(data), EDITED, reason, key, number),
+        )
+
+    def add(self, step: str, domain: str, about: tuple[str, ...], data: Mapping[str, Any]) -> None:
+        """Put a record that a person made into the plan; it is known by its content."""
+        named = json.dumps([step, domain, about, data], sort_keys=True)
+        key = "hand-" + hashlib.sha256(named.encode()).hexdigest()[:15]
+        with self._transaction() as write:
+            place = write.execute("SELECT MAX(place) FROM requests WHERE step = ? AND active = 1", (step,)).fetchone()
+            write.execute(
+                "INSERT INTO requests (key, step, round, domain, place, parent, about, note, body, state) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, '{}', '{}', ?) ON CONFLICT (key) DO UPDATE SET active = 1",
+                (
+                    key,
+                    step,
+                    BY_HAND,
+                    domain,
+                    (place[0] or 0) + 1,
+                    about[0] if about else None,
+                    json.dumps(about),
+                    ANSWERED,
+                ),
+            )
+            write.execute(
+                "INSERT OR REPLACE INTO records VALUES (?, 0, ?, ?, 'added by hand')", (key, as_json(data), EDITED)
+            )
+
+    def mean_tokens(self, step: str, domain: str) -> tuple[float, float] | None:
+        """Mean tokens of prompt and reply over a step's answers so far; None where there is none."""
+        row = self._read.execute(
+            "SELECT SUM(prompt_tokens), SUM(completion_tokens), SUM(attempts) FROM requests "
+            "WHERE step = ? AND domain = ? AND attempts > 0 AND completion_tokens > 0",
+            (step, domain),
+        ).fetchone()
+        return (row[0] / row[2], row[1] / row[2]) if row[2] else None
+
     def spent(self) -> Spent:
         """What was used so far, by requests in the plan and by those that no longer are."""
         row = self._read.execute(
@@ -307,32 +295,3 @@ class Journal:
         ):
             found.setdefault(domain, {})[state] = number
         return found
-
-
-def _columns(ask: Ask) -> tuple[str | None, str, str, str]:
-    request = ask.request
-    body = {
-        "messages": [dict(message) for message in request.messages], "max_tokens": request.max_tokens,
-        "temperature": request.temperature, "top_p": request.top_p, "sample": request.sample,
-    }  # fmt: skip
-    return (ask.about[0] if ask.about else None), json.dumps(ask.about), _json(ask.note), _json(body)
-
-
-def _planned(row: Sequence[Any]) -> Planned:
-    key, step, domain, about, note, body, attempts = row
-    return Planned(key, step, domain, tuple(json.loads(about)), json.loads(note), json.loads(body), attempts)
-
-
-def _record(row: Sequence[Any]) -> Record:
-    request, number, step, domain, data, about, state, reason = row
-    parents = tuple(json.loads(about))
-    return Record(record_id(request, number), step, domain, json.loads(data), parents, state, reason)
-
-
-def _json(value: Any) -> str:
-    return _safe(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
-
-
-def _safe(text: str) -> str:
-    """Half of a surrogate pair, which SQLite cannot store, becomes "?"."""
-    return text.encode("utf-8", "replace").decode("utf-8")

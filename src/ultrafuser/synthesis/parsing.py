@@ -143,4 +143,8 @@ def _blocks(reply: str, fields: tuple[str, ...]) -> list[dict[str, str]]:
 
 
 def _distinct(texts: Iterable[str]) -> list[str]:
-    return list({text.casefold(): text for text in reversed([*texts]) if text}.values())[::-1]
+    found: dict[str, str] = {}
+    for text in texts:
+        if text:
+            found.setdefault(text.casefold(), text)
+    return list(found.values())
