@@ -156,6 +156,17 @@ def test_saved_and_opened_as_an_ordinary_folder(make_llama, tmp_path, form, tie)
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_padding_changes_nothing_with_beams_and_cache(make_llama, form):
+    mixed = FORMS[form]({name: make_llama(seed) for seed, name in enumerate("abc")})
+    options = {"num_beams": 3, "max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 2}
+    mask = torch.ones_like(IDS)
+    mask[1, :7] = 0
+    together = mixed.generate(IDS, attention_mask=mask, **options)
+    alone = mixed.generate(IDS[1:, 7:], **options)
+    assert together[1, 7:].tolist() == alone[0].tolist()
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_the_loss_is_the_answers_alone(make_llama, form):
     """No balancing of experts, by the model or by Transformers behind its back."""
     mixed = FORMS[form]({name: make_llama(seed) for seed, name in enumerate("abc")}).train()
@@ -274,3 +285,16 @@ def test_specialists_that_differ_in_settings_are_told(make_setting, monkeypatch)
 def test_an_unknown_form_is_refused(make_setting):
     with pytest.raises(ValueError, match=r"variant: 'feed-froward' is not one of .*feed-forward"):
         make_baseline(BASELINES["btx"], make_setting("feed-froward"))
+
+
+def test_other_tokenizers_are_refused_before_anything_is_opened(make_setting, make_recipe, kin_folders, copy_folder):
+    folder = copy_folder(kin_folders["code"], "other")
+    file = folder / "tokenizer.json"
+    settings = json.loads(file.read_text())
+    vocabulary = settings["model"]["vocab"]
+    one, two = list(vocabulary)[10:12]
+    vocabulary[one], vocabulary[two] = vocabulary[two], vocabulary[one]
+    file.write_text(json.dumps(settings))
+    specialists = {name: {"source": str(kin_folders[name])} for name in kin_folders} | {"code": {"source": str(folder)}}
+    with pytest.raises(ValueError, match=r"code.*token"):
+        make_setting(recipe=make_recipe(specialists=specialists))

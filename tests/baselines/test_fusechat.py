@@ -44,6 +44,7 @@ def test_a_finished_one_keeps_its_curves_and_no_targets(make_setting):
     assert made.chosen["template"] == "code"
     assert made.chosen["validation"] == measure(setting, made.folder, "validation").by_domain()
     assert {file.parent.parent.name for file in made.folder.rglob("history.jsonl")} == {"target-text", "target-math"}
+    assert {path.name for path in (made.folder / "work").iterdir()} == {"target-text", "target-math"}
     assert [file.parent for file in made.folder.rglob("*.safetensors")] == [made.folder]
     assert {file.name for file in (made.folder / "work").rglob("*") if file.is_file()} == {"history.jsonl"}
     assert "code as the pivot" in made.note

@@ -236,3 +236,36 @@ def test_gate_on_quantised_specialists(run, recipe, tmp_path):
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert [entry["quantisation"] for entry in config["sources"]] == ["int8"] * len(packed)
     assert run("generate", tmp_path / "out", "hello", "--max-new-tokens", 4).exit_code == 0
+
+
+def test_start_goes_on_from_a_fused_model(run, recipe, tmp_path):
+    """A gate stage from a saved model: its specialists and, before the first step, its gate are those of the start."""
+    import torch
+
+    from ultrafuser.modeling import UltraFuserForCausalLM
+
+    stages = {stage["name"]: stage for stage in recipe.given["stages"]}
+    assert run("train", recipe(), "--output", tmp_path / "three").exit_code == 0
+    file = recipe(stages=[stages["gate"] | {"learning_rate": 1e-9, "steps": 1}])
+    done = run("train", file, "--start", tmp_path / "three", "--json", tmp_path / "again.json")
+    assert done.exit_code == 0, done.output
+    before, after = (UltraFuserForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in ("three", "out"))
+    for name, weight in before.items():
+        same = torch.allclose if name.startswith("gate.") else torch.equal
+        assert same(weight, after[name]), name
+    fresh = recipe(stages=[stages["gate"] | {"learning_rate": 1e-9, "steps": 1}], output="fresh")
+    assert run("train", fresh).exit_code == 0
+    other = UltraFuserForCausalLM.from_pretrained(tmp_path / "fresh").state_dict()
+    assert not torch.allclose(before["gate.inner.weight"], other["gate.inner.weight"])
+
+
+def test_a_start_that_is_another_model_is_refused(run, recipe, fused_folder, specialist_folders, tmp_path):
+    plain = specialist_folders["text"]
+    assert "holds no fused model" in run("train", recipe(), "--start", plain).stderr
+    fewer = {name: recipe.given["specialists"][name] for name in ("text", "code")}
+    wrong = run("train", recipe(specialists=fewer), "--start", fused_folder)
+    assert wrong.exit_code == 2
+    assert "specialists is code, math, text in" in wrong.stderr
+    other = run("train", recipe(gate={"type": "constant"}), "--start", fused_folder)
+    assert "gate.type is 'token' in" in other.stderr
+    assert "--start: " in run("train", recipe(), "--start", tmp_path / "nowhere").stderr

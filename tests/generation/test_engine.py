@@ -170,6 +170,23 @@ def test_stream_and_score_agree_on_weights(fused_model, tiny_tokenizer):
         assert event.logprob == pytest.approx(float(full.logits[0, place].log_softmax(-1)[event.token_id]), abs=1e-3)
 
 
+@pytest.mark.parametrize("gate", ["evidence", {"type": "joint", "temperature": 0.2}])
+def test_other_gates_stream_and_score_alike(specialist_folders, chat_templates, tiny_tokenizer, gate):
+    from ultrafuser.modeling import UltraFuserForCausalLM
+
+    model = UltraFuserForCausalLM.from_specialists(specialist_folders, templates=chat_templates, gate=gate, seed=3)
+    model.generation_config.eos_token_id, model.generation_config.suppress_tokens = None, [1]
+    expected = transformers_ids(model, tiny_tokenizer, ASK, do_sample=False, max_new_tokens=8, use_cache=False)
+    events = list(stream(model, tiny_tokenizer, ASK, max_new_tokens=8))
+    assert [event.token_id for event in events] == expected
+    scored = score(model, tiny_tokenizer, [*ASK, {"role": "assistant", "content": "roses are red"}])
+    ids = [event.token_id for event in scored]
+    prompts = encode_prompt(ASK, model.config.templates, tiny_tokenizer)
+    with torch.no_grad():
+        output = model(**model.prepare_prompts([[prompt + ids[:2] for prompt in prompts]]))
+    assert scored[2].weights == pytest.approx(output.gate_weights[0, -1].tolist(), abs=1e-5)
+
+
 def test_every_turn_is_scored(fused_model, tiny_tokenizer):
     messages = [*LONG, {"role": "assistant", "content": "it sleeps"}]
     turns = score_turns(fused_model, tiny_tokenizer, messages)

@@ -127,3 +127,29 @@ def test_a_clear_word_where_there_is_no_evidence() -> None:
     gate = EvidenceGate([8, 8], hidden_size=4)
     with pytest.raises(ValueError, match="gate: an evidence gate reads the specialists' predictions too"):
         gate([torch.zeros(2, 8), torch.zeros(2, 8)])
+
+
+def test_other_tokenizers_are_refused(crossing_folders) -> None:
+    with pytest.raises(ValueError, match=r"gate\.type: 'evidence' compares .* tokenizers differ; use token, joint or"):
+        UltraFuserForCausalLM.from_specialists(crossing_folders, gate="evidence", fusion="probabilities")
+
+
+def test_it_learns_in_both_stages_and_is_kept(specialist_folders, tmp_path) -> None:
+    model = UltraFuserForCausalLM.from_specialists(specialist_folders, gate="evidence", seed=3)
+    ids = torch.tensor([[5, 6, 7, 8, 9, 30]])
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(5):
+        optimiser.zero_grad()
+        loss = model(input_ids=ids, labels=ids).loss
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses == sorted(losses, reverse=True)
+    for options in ({}, {"gate_only": True}):
+        folder = tmp_path / str(len(options))
+        fresh = UltraFuserForCausalLM.from_specialists(specialist_folders, gate="evidence", seed=4)
+        fresh.save_pretrained(folder, **options)
+        again = UltraFuserForCausalLM.from_pretrained(folder)
+        assert again.config.gate["type"] == "evidence"
+        assert torch.allclose(again(ids).logits, fresh(ids).logits, atol=1e-5)

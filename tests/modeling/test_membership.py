@@ -11,7 +11,7 @@ def _logits(model):
         return model(input_ids=torch.tensor([[5, 6, 7, 8]])).logits
 
 
-@pytest.mark.parametrize("gate", ["token", "constant"])
+@pytest.mark.parametrize("gate", ["token", "evidence", "constant"])
 def test_adding_then_removing_gives_back_the_same(specialist_folders, chat_templates, gate):
     two = {name: specialist_folders[name] for name in ("text", "code")}
     model = UltraFuserForCausalLM.from_specialists(two, templates=list(chat_templates.values())[:2], gate=gate, seed=5)
@@ -23,8 +23,8 @@ def test_adding_then_removing_gives_back_the_same(specialist_folders, chat_templ
     assert model.n_specialists == 2
     assert three.gate_is_trained
     assert three.config.gate_training["changes"] == ["math added"]
-    if gate == "token":
-        whole = UltraFuserForCausalLM.from_specialists(specialist_folders, seed=5)
+    if gate != "constant":
+        whole = UltraFuserForCausalLM.from_specialists(specialist_folders, gate=gate, seed=5)
         assert torch.equal(_logits(three), _logits(whole))
     back = remove_specialist(three, "math")
     assert torch.equal(_logits(back), _logits(model))

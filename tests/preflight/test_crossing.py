@@ -57,6 +57,11 @@ def test_the_papers_rule_is_refused_with_the_fix(make: Any) -> None:
     assert found.endswith("or write `rule: probabilities` under fusion")
 
 
+def test_a_gate_that_compares_predictions_is_refused(make: Any) -> None:
+    (found,) = errors(check(make(sentence_piece(template=TEMPLATE), gate={"type": "evidence"})))
+    assert found.startswith("gate.type: 'evidence' needs one tokenizer for all")
+
+
 def test_a_tokenizer_whose_bytes_cannot_be_told_is_refused(make: Any) -> None:
     inner = Tokenizer(models.WordLevel({"<s>": 0, "</s>": 1, "<pad>": 2, "<unk>": 3, "word": 4}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -70,11 +70,12 @@ def test_a_batch_has_the_loss_and_gradient_of_the_online_path(
     for specialist in model.specialists:
         specialist.requires_grad_(False)
     states = from_disk(model, kind)
+    if gate == "evidence":
+        states.evidence = store_predictions(model, states, "evidence")
     online = model(**ResponseCollator(0)([train_data[i] for i in BATCH]))
     expected = gate_gradient(model, online.token_loss.sum())
     batch = StoredCollator(states)([states[i] for i in BATCH])
-    if gate != "evidence" or kind == "logits":
-        no_head(model)
+    no_head(model)
     offline = fused_from_states(model, batch["hidden"], batch["labels"], batch["known"])
     assert torch.allclose(offline.token_loss, online.token_loss, atol=1e-5, rtol=1e-6)
     assert torch.allclose(offline.gate_weights, online.gate_weights, atol=1e-6)
@@ -95,6 +96,31 @@ def test_the_step_in_parts_equals_the_plain_way(fused_model, train_data, from_di
     assert torch.allclose(quick.token_loss, plain.token_loss, atol=1e-6)
     assert torch.allclose(quick.gate_weights, plain.gate_weights, atol=1e-6)
     assert torch.allclose(2 * gradient, gate_gradient(fused_model, plain.total), atol=1e-4, rtol=1e-4)
+
+
+def test_evidence_that_is_not_stored_is_read_by_the_heads(make_llama, train_data, from_disk):
+    models = {name: make_llama(seed) for seed, name in enumerate(("text", "code", "math"))}
+    model = UltraFuserForCausalLM.from_specialists(models, templates=["plain"] * 3, gate="evidence")
+    states = from_disk(model, "logits")
+    batch = StoredCollator(states)([states[i] for i in BATCH])
+    offline = fused_from_states(model, batch["hidden"], batch["labels"], batch["known"])
+    online = model(**ResponseCollator(0)([train_data[i] for i in BATCH]))
+    assert torch.allclose(offline.gate_weights, online.gate_weights, atol=1e-5)
+
+
+@pytest.mark.parametrize("gate", ["evidence", {"type": "token", "temperature": 0.5, "learn_temperature": True}])
+def test_a_stage_of_another_gate_from_predictions_equals_an_online_stage(make_llama, run, tmp_path, gate):
+    """All of the gate learns alike, and heads do not run in a step."""
+    models = {name: make_llama(seed) for seed, name in enumerate(("text", "code", "math"))}
+    model = UltraFuserForCausalLM.from_specialists(models, templates=["plain"] * 3, gate=gate)
+    other, given = copy.deepcopy(model), stage("gate", steps=6, learning_rate=3e-3)
+    online = run(model, given)
+    offline = run(other, StageConfig(**(given.model_dump() | {"stored_states": "exact"})), output=tmp_path / "b")
+    for mine, theirs in zip(offline.history, online.history, strict=True):
+        if "loss" in mine:
+            assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-4)
+    for (name, mine), theirs in zip(other.gate.named_parameters(), model.gate.parameters(), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-4), name
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,6 +9,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ultrafuser import zoo
+from ultrafuser.hashing import content_hash
 
 CONVERSATION = [
     {"role": "system", "content": "Be brief."},
@@ -21,13 +22,15 @@ PREFIXES = {
     "code": "[INST] Hi [/INST]\n",
     "math": "### Instruction:\nHi\n\n### Response:\n",
     "base": "Hi\n",
+    "dna": ">ask\nHi\n>answer\n",
 }
+TRIO = ("base", "text", "code", "math")
 
 
 def test_names_and_paths() -> None:
-    assert zoo.names() == ("base", "text", "code", "math")
+    assert zoo.names() == (*TRIO, "dna")
     assert zoo.SPECIALISTS == ("text", "code", "math")
-    with pytest.raises(ValueError, match="base, text, code, math"):
+    with pytest.raises(ValueError, match="base, text, code, math, dna"):
         zoo.path("poetry")
 
 
@@ -59,7 +62,7 @@ def test_template_prefixes(name: str) -> None:
     assert tokenizer.apply_chat_template(hello, tokenize=False, add_generation_prompt=True) == PREFIXES[name]
 
 
-@pytest.mark.parametrize("name", zoo.SPECIALISTS)
+@pytest.mark.parametrize("name", [*zoo.SPECIALISTS, *zoo.EXTRAS])
 def test_every_turn_is_a_prefix_of_the_conversation(name: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(zoo.path(name))
     whole = tokenizer.apply_chat_template(CONVERSATION, tokenize=False, add_generation_prompt=True)
@@ -84,10 +87,23 @@ def test_each_specialist_is_best_at_home_by_three_tenths() -> None:
     for domain in zoo.SPECIALISTS:
         others = [row[domain] for name, row in summary["loss"].items() if name != domain]
         assert min(others) - summary["loss"][domain][domain] >= 0.3
-    for name in zoo.names():
+    for name in TRIO:
         card = zoo.card(name)
         assert card.startswith("---\n")
         assert f"{summary['loss'][name]['math']:.3f}" in card
+
+
+def test_the_fourth_is_best_at_home_and_says_what_it_measured() -> None:
+    summary = zoo.extra_summary("dna")
+    others = [row["dna"] for name, row in summary["loss"].items() if name != "dna"]
+    assert min(others) - summary["loss"]["dna"]["dna"] == pytest.approx(summary["margin"], abs=1e-3)
+    assert summary["margin"] >= 1.0
+    assert summary["base"] == content_hash(zoo.path("base"))  # it was trained from the base that is shipped
+    card = zoo.card("dna")
+    assert f"{summary['loss']['text']['dna']:.3f}" in card
+    assert "complement" in card
+    with pytest.raises(ValueError, match="choose one of: dna"):
+        zoo.extra_summary("text")
 
 
 def test_each_specialist_likes_an_answer_of_its_domain_best() -> None:

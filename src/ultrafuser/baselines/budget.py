@@ -67,7 +67,7 @@ def earlier_operations(setting: Setting) -> int:
                 f"variant: nobody knows how much training {name} has had; name the operations (scratch:2e14) or take "
                 "the steps of the others (scratch:equal-steps)"
             )
-    training = zoo.summary()["training"]
     names = {zoo.BASE, *(source.removeprefix("zoo:") for source in sources.values())}
+    training = zoo.summary()["training"] | {name: zoo.extra_summary(name)["training"] for name in names & {*zoo.EXTRAS}}
     seen = sum(training[name]["tokens_seen"] for name in names)
     return LEARNS * sum(model_parts(setting.open_base())) * seen

@@ -143,3 +143,5 @@ def _drop_model(folder: Path) -> None:
         if path.name in (HISTORY_FILE, work_folder(folder).name):
             continue
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()

@@ -20,6 +20,7 @@ from ultrafuser.cli import (
     reproduce_verb,
     set_verbs,
     specialise_verb,
+    synth_verbs,
     talk_verbs,
     train_verb,
     zoo_verbs,
@@ -39,6 +40,7 @@ VERB_MODULES = (
     lm_eval_verb,
     set_verbs,
     reproduce_verb,
+    synth_verbs,
     zoo_verbs,
 )  # in the order of --help
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException; its module depends on typer's version

@@ -51,6 +51,10 @@ def train(
     gate_only: Annotated[
         bool, typer.Option("--gate-only", help="Save the gate alone (megabytes); it points at the specialists' files.")
     ] = False,
+    start: Annotated[
+        str | None,
+        typer.Option("--start", metavar="DIR", help="Go on from this fused model's weights, its gate included."),
+    ] = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     json_path: JsonOption = None,
@@ -80,6 +84,7 @@ def train(
                 overwrite=overwrite,
                 keep="best" if best else "last",
                 gate_only=gate_only,
+                start=start,
                 callbacks=[bar],
                 say=lambda message: console.print(f"{message} ...", style="dim", markup=False, soft_wrap=True),
             )

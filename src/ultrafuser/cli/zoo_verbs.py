@@ -14,7 +14,7 @@ from rich.text import Text
 
 from ultrafuser.cli.common import JsonOption, human_console, write_json
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="base, text, code or math.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="base, text, code, math or dna.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -24,6 +24,8 @@ def register(app: typer.Typer) -> None:
     group.command("path")(show_path)
     group.command("copy")(copy)
     group.command("build")(build)
+    group.command("draw")(draw)
+    group.command("extend")(extend)
     app.add_typer(group, name="zoo")
 
 
@@ -32,9 +34,13 @@ def list_models(json_path: JsonOption = None) -> None:
     from ultrafuser import zoo
 
     summary = zoo.summary()
-    rows = [_row(name, summary) for name in zoo.names()]
-    human_console(json_path).print(_table(rows, summary))
-    write_json(json_path, {"loss_unit": summary["loss_unit"], "models": rows})
+    rows = [_row(name, summary) for name in (zoo.BASE, *zoo.SPECIALISTS)]
+    extras = [_extra(name) for name in zoo.EXTRAS]
+    console = human_console(json_path)
+    console.print(_table(rows, summary["loss_unit"]))
+    for extra in extras:
+        console.print(_table(extra["losses"], extra["loss_unit"]))
+    write_json(json_path, {"loss_unit": summary["loss_unit"], "models": rows, "extras": extras})
 
 
 def show_path(name: NameArgument, json_path: JsonOption = None) -> None:
@@ -87,6 +93,66 @@ def build(
     write_json(json_path, summary)
 
 
+def draw(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A domain whose data a program draws: dna.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
+    train: Annotated[int, typer.Option("--train", metavar="N", min=0, help="Conversations to train on.")] = 2000,
+    validation: Annotated[int, typer.Option("--validation", metavar="N", min=0, help="To choose on.")] = 200,
+    heldout: Annotated[int, typer.Option("--heldout", metavar="N", min=0, help="For the final figures.")] = 200,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Another seed draws other conversations.")] = 0,
+    json_path: JsonOption = None,
+) -> None:
+    """Draw conversations of a further domain into DIR: train, validation and heldout.jsonl; nothing occurs twice."""
+    from ultrafuser.zoo.extra import draw_files
+
+    counts = {"heldout": heldout, "validation": validation, "train": train}
+    files = draw_files(name, folder, counts, seed)
+    for split, file in files.items():
+        human_console(json_path).print(f"{counts[split]} {split}: {file}", markup=False, soft_wrap=True)
+    write_json(json_path, {"files": {split: str(file) for split, file in files.items()}, "counts": counts})
+
+
+def extend(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A domain whose data a program draws: dna.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where to publish; left out: the package.")
+    ] = None,
+    work: Annotated[
+        Path,
+        typer.Option("--work", metavar="DIR", help="Folder of unfinished work; a second run goes on there."),
+    ] = Path("runs/zoo-extra"),
+    threads: Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Threads.")] = 1,
+    json_path: JsonOption = None,
+) -> None:
+    """Train a further specialist from the shipped base, as zoo:dna was: the others stay as they are. Half an hour."""
+    from ultrafuser.zoo.extra import build_extra
+
+    out = human_console(json_path)
+    summary = build_extra(
+        name, work, output, threads=threads, say=lambda text: out.print(text, markup=False, soft_wrap=True)
+    )
+    write_json(json_path, summary)
+
+
+def _extra(name: str) -> dict[str, Any]:
+    """A further specialist, and what all models lose on its domain and on the sample's."""
+    from ultrafuser import zoo
+
+    summary = zoo.extra_summary(name)
+    losses = [
+        {"name": model, "source": f"zoo:{model}", "parameters": summary["parameters"], "loss": loss}
+        for model, loss in summary["loss"].items()
+    ]
+    return {
+        "name": name,
+        "source": f"zoo:{name}",
+        "path": str(zoo.path(name)),
+        "parameters": summary["parameters"],
+        "loss_unit": summary["loss_unit"],
+        "losses": losses,
+    }
+
+
 def _row(name: str, summary: dict[str, Any]) -> dict[str, Any]:
     from ultrafuser import zoo
 
@@ -99,8 +165,8 @@ def _row(name: str, summary: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _table(rows: list[dict[str, Any]], summary: dict[str, Any]) -> Table:
-    table = Table(title=summary["loss_unit"], title_justify="left")
+def _table(rows: list[dict[str, Any]], title: str) -> Table:
+    table = Table(title=title, title_justify="left")
     domains = list(rows[0]["loss"])
     for heading in ("name", "parameters", *domains):
         table.add_column(heading, justify="left" if heading == "name" else "right")

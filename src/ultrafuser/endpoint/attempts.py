@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from ultrafuser.endpoint.errors import EndpointError, RejectedError, rejection, status_error
+from ultrafuser.endpoint.pace import Pace
 
 __all__ = ["Attempts", "BadReplyError", "RefusedError"]
 
@@ -53,12 +54,15 @@ class Attempts:
     """Repeats a call up to `retries` times, with exponential back-off and jitter from `backoff` seconds on.
 
     Until something has been answered, a connection that cannot be made is tried only once more: a wrong address should
-    be told at once. `count` is the number of retries so far.
+    be told at once. `count` is the number of retries so far. `pace` says when an attempt may begin.
     """
 
-    def __init__(self, address: str, *, retries: int, backoff: float, timeout: float, secret: str) -> None:
+    def __init__(
+        self, address: str, *, retries: int, backoff: float, timeout: float, secret: str, pace: Pace | None = None
+    ) -> None:
         self.address = address
         self.count = 0
+        self._pace = pace or Pace()
         self._retries, self._backoff, self._timeout, self._secret = retries, backoff, timeout, secret
         self._answered = False
         self._lock = threading.Lock()
@@ -68,6 +72,8 @@ class Attempts:
         stop = stop or threading.Event()
         attempt = 0
         while True:
+            if self._pace.wait(stop):
+                raise EndpointError(f"{self.address}: stopped while waiting for its turn")
             try:
                 result = call()
             except Exception as error:
@@ -116,6 +122,7 @@ class Attempts:
             raise EndpointError(
                 f"{self.address} asks for a pause of {asked:.0f} s ({said}); run again then, the cache keeps the rest"
             ) from error
+        self._pace.hold(asked)
         return asked
 
     def _next(self, final: EndpointError, attempt: int, retries: int) -> float:

@@ -19,6 +19,7 @@ from ultrafuser.endpoint.cache import ReplyCache, request_key
 from ultrafuser.endpoint.dialect import Dialect
 from ultrafuser.endpoint.errors import EndpointError, RejectedError
 from ultrafuser.endpoint.messages import ChatRequest, Reply, TokenLogprob, Usage
+from ultrafuser.endpoint.pace import Pace
 from ultrafuser.lookup import did_you_mean
 
 __all__ = ["ChatClient"]
@@ -36,6 +37,7 @@ class ChatClient:
     `model` None means the only one that the endpoint lists. `api_key` None means the environment variable
     OPENAI_API_KEY; it is sent, and neither written nor shown. `cache` is a SQLite file; `retries` counts attempts after
     the first, `backoff` is the first wait in seconds, doubled each time; `timeout` is in seconds per attempt.
+    `requests_per_minute` limits attempts; a pause that the endpoint asks for holds for all calls.
     Safe to use from several threads. Raises ValueError for what cannot work before anything is sent.
     """
 
@@ -50,6 +52,7 @@ class ChatClient:
         retries: int = 6,
         timeout: float = 600.0,
         backoff: float = 0.5,
+        requests_per_minute: float | None = None,
     ) -> None:
         if concurrency < 1 or retries < 0 or timeout <= 0:
             raise ValueError(
@@ -63,7 +66,10 @@ class ChatClient:
         self._api = _open_api(address, key, timeout)
         self._cache = ReplyCache(cache) if cache is not None else None
         secret = "" if key == _NO_KEY else key
-        self._attempts = Attempts(self.address, retries=retries, backoff=backoff, timeout=timeout, secret=secret)
+        pace = Pace(requests_per_minute)
+        self._attempts = Attempts(
+            self.address, retries=retries, backoff=backoff, timeout=timeout, secret=secret, pace=pace
+        )
         self._dialect = Dialect()
         self._lock = threading.Lock()
         self._model = model
@@ -103,9 +109,9 @@ class ChatClient:
         except RefusedError as refused:
             raise refused.final(f"{self.address}/models") from refused
 
-    def ask(self, request: ChatRequest) -> Reply:
-        """The reply to one request. Raises RejectedError or EndpointError."""
-        return self._ask(request, threading.Event())
+    def ask(self, request: ChatRequest, stop: threading.Event | None = None) -> Reply:
+        """The reply to one request. Raises RejectedError or EndpointError; `stop` ends waits between attempts."""
+        return self._ask(request, stop or threading.Event())
 
     def map(self, requests: Iterable[ChatRequest]) -> Iterator[tuple[int, Reply | RejectedError]]:
         """Replies in the order of their completion, each with its request's number, counted from 0.

@@ -13,7 +13,7 @@ __all__ = ["Dialect"]
 
 _REFUSED = re.compile(r"unsupported|not support|unknown (parameter|argument)|unrecognized", re.IGNORECASE)
 _RENAMED = {"max_tokens": "max_completion_tokens"}
-_DROPPED = ("temperature", "top_p", "seed")
+_DROPPED = ("temperature", "top_p", "seed", "response_format")
 
 
 class Dialect:

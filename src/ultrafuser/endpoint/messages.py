@@ -17,7 +17,7 @@ class ChatRequest:
     """One call of /chat/completions. `messages` are {"role", "content"}.
 
     `top_logprobs` asks for that many alternatives per token (most endpoints give at most 20). `sample` tells repeated
-    draws of the same request apart in the cache; it is not sent.
+    draws of the same request apart in the cache; it is not sent. `schema` asks for JSON of that JSON schema.
     """
 
     messages: tuple[Message, ...]
@@ -28,6 +28,7 @@ class ChatRequest:
     stop: tuple[str, ...] = ()
     top_logprobs: int = 0
     sample: int = 0
+    schema: Mapping[str, Any] | None = None
 
     def body(self, model: str) -> dict[str, Any]:
         """The request as it is sent, without what is left at its default; half surrogate pairs become "?"."""
@@ -45,6 +46,9 @@ class ChatRequest:
             body["stop"] = list(self.stop)
         if self.top_logprobs:
             body |= {"logprobs": True, "top_logprobs": self.top_logprobs}
+        if self.schema is not None:
+            wanted = {"name": "reply", "strict": True, "schema": self.schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": wanted}
         return body
 
 

@@ -182,6 +182,7 @@ def _rejoin(
     else:
         result.gate.reset_parameters(int(config.gate["seed"]))
         config.gate_training = {**config.gate_training, "trained": False}
+        return result
     if model.gate.log_temperature is not None and result.gate.log_temperature is not None:
         result.gate.log_temperature.data.copy_(model.gate.log_temperature.data)
     if result.gate_is_trained:

@@ -39,14 +39,16 @@ class RecipeError(ValueError):
         super().__init__(head + lines[0] if len(lines) == 1 else "\n".join([f"{head}{len(lines)} mistakes", *lines]))
 
     @classmethod
-    def from_validation(cls, error: ValidationError) -> "RecipeError":
-        """The same mistakes as pydantic found, in a user's words."""
-        from ultrafuser.recipe.models import Recipe
+    def from_validation(cls, error: ValidationError, root: type[BaseModel] | None = None) -> "RecipeError":
+        """The same mistakes as pydantic found, in a user's words; `root` is the model of the file, a recipe if None."""
+        if root is None:
+            from ultrafuser.recipe.models import Recipe
 
+            root = Recipe
         found = error.errors(include_url=False)
-        misspelt = {(*d["loc"][:-1], _meant(d["loc"], Recipe)) for d in found if d["type"] == "extra_forbidden"}
+        misspelt = {(*d["loc"][:-1], _meant(d["loc"], root)) for d in found if d["type"] == "extra_forbidden"}
         told = [d for d in found if not (d["type"] == "missing" and d["loc"] in misspelt)]
-        return cls(list(dict.fromkeys(_problem(details, Recipe) for details in told)))
+        return cls(list(dict.fromkeys(_problem(details, root) for details in told)))
 
     def located(self, lines: Mapping[Location, int], origin: str) -> "RecipeError":
         """The same mistakes with the lines of the file that they stand in, in the file's order."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ultrafuser.training.callbacks import TrainingInterrupted
     from ultrafuser.training.evaluation import ExampleLoss, ResponseLoss, evaluate_many, evaluate_response_loss
+    from ultrafuser.training.gate_start import GateStart, start_gate
     from ultrafuser.training.health import collapse_warnings
     from ultrafuser.training.material import Material, load_material
     from ultrafuser.training.progress import Progress
@@ -21,6 +22,7 @@ _HOME = {
     "Adapter": "specialising",
     "ExampleLoss": "evaluation",
     "FuserTrainer": "trainer",
+    "GateStart": "gate_start",
     "Material": "material",
     "Progress": "progress",
     "RecipeResult": "recipe_run",
@@ -37,6 +39,7 @@ _HOME = {
     "load_material": "material",
     "run_stages": "stages",
     "specialise": "specialising",
+    "start_gate": "gate_start",
     "train_recipe": "recipe_run",
 }
 
@@ -44,6 +47,7 @@ __all__ = [
     "Adapter",
     "ExampleLoss",
     "FuserTrainer",
+    "GateStart",
     "Material",
     "Progress",
     "RecipeResult",
@@ -60,6 +64,7 @@ __all__ = [
     "load_material",
     "run_stages",
     "specialise",
+    "start_gate",
     "train_recipe",
 ]
 

@@ -2,12 +2,13 @@
 
     FOLDER/labels/  0.bin               (rows, N): x of the label; all that the rule `probabilities` needs
     FOLDER/logits/  0.bin ..            (rows, V): x_0, then d_1 .. d_(N-1); the rule `logits`, small vocabularies
+    FOLDER/evidence/ 0.bin              (rows, N F): what an evidence gate reads, beside any of the others
     FOLDER/points/  0.bin ..            (points,): the same of merged tokens; the rule `logits`, large vocabularies
                     then counts, own, gaps: (rows,) int32, (rows, N), (rows, N): points of a row, x of the label, gaps
     and in each     done.json           key, rows that are there, bytes of each file up to them
 
 x_j is a log probability under specialist j, d_j = x_j - x_0, numbers are float32 unless told otherwise. Files grow row
-by row. Legend: R rows (response positions), M rows of a batch, N specialists, V vocabulary.
+by row. Legend: R rows (response positions), M rows of a batch, N specialists, V vocabulary, F features.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 
 from ultrafuser import files
+from ultrafuser.modeling.evidence import FEATURES, evidence_of
 from ultrafuser.modeling.fusion import FUSION_RULES, mix_logits, mix_probabilities
 from ultrafuser.training.points import merge_tokens
 
@@ -156,8 +158,31 @@ class PointPredictions(Predictions):
         }
 
 
+class EvidencePredictions(Predictions):
+    """What an evidence gate reads, see `modeling.evidence`; the loss needs one of the others beside it."""
+
+    kind = "evidence"
+    what = "how sure each specialist is and how far all agree"
+
+    def n_files(self) -> int:
+        """See `Predictions`."""
+        return 1
+
+    def encode(self, logs_NRV: Sequence[torch.Tensor], labels_R: torch.Tensor) -> list[torch.Tensor]:
+        """See `Predictions`."""
+        return [evidence_of(logs_NRV).flatten(1)]
+
+    def open(self) -> None:
+        """See `Predictions`."""
+        self.evidence = self._mapped(0, self.n * len(FEATURES)).view(-1, self.n, len(FEATURES))
+
+    def take(self, places: Sequence[slice]) -> dict[str, Any]:
+        """{"evidence": (M, N, F)}."""
+        return {"evidence": torch.cat([self.evidence[place] for place in places])}
+
+
 KINDS: dict[str, type[Predictions]] = {
-    kind.kind: kind for kind in (LabelPredictions, LogitPredictions, PointPredictions)
+    kind.kind: kind for kind in (LabelPredictions, LogitPredictions, PointPredictions, EvidencePredictions)
 }
 
 
@@ -186,7 +211,8 @@ def expected_bytes(model: Any, stored: Any, kind: str) -> int:
     """Disk space of a kind for all rows; for points, estimated from a few rows."""
     rows, n, vocabulary = stored.rows, model.n_specialists, model.config.vocab_size
     if kind != PointPredictions.kind:
-        return 4 * rows * n * (vocabulary if kind == LogitPredictions.kind else 1)
+        each = {LogitPredictions.kind: vocabulary, EvidencePredictions.kind: len(FEATURES)}.get(kind, 1)
+        return 4 * rows * n * each
     index = torch.linspace(0, rows - 1, min(rows, SAMPLE)).long()
     points = merge_tokens(_logs(model, [array[index] for array in stored.arrays])).counts.double().mean().item()
     return int(4 * rows * (n * points + 2 * n + 1))

@@ -23,6 +23,7 @@ from ultrafuser.training.evaluation import evaluate_many, evaluate_response_loss
 from ultrafuser.training.material import Material, load_material, participation_lines
 from ultrafuser.training.results import TrainingResult
 from ultrafuser.training.stages import run_stages
+from ultrafuser.training.start import open_start, start_mark
 from ultrafuser.training.work import HELDOUT_FILE, finish_run, is_unfinished, work_folder, write_json
 
 __all__ = ["RecipeResult", "build_model", "pick_device", "recipe_fingerprint", "train_recipe"]
@@ -59,13 +60,15 @@ def train_recipe(
     overwrite: bool = False,
     keep: Literal["last", "best"] = "last",
     gate_only: bool = False,
+    start: str | Path | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     say: Callable[[str], None] = lambda message: None,
 ) -> RecipeResult:
     """Train what `recipe` says and save it to its output; run again after an interruption it goes on.
 
     `resolve` turns sources such as `zoo:text` into folders, `resolve_data` entries such as `zoo-sample:text/train` into
-    files; `say` is told what is being done. `gate_only` saves the gate alone, which points at the specialists.
+    files; `say` is told what is being done. `gate_only` saves the gate alone, which points at the specialists. `start`
+    is the folder of a fused model whose weights, gate included, the stages go on from.
     Raises as `run_stages` does.
     """
     if gate_only:
@@ -75,7 +78,9 @@ def train_recipe(
     started, output = time.perf_counter(), Path(recipe.output)
     going_on = is_unfinished(output)
     say("opening the specialists")
-    model, tokenizer = build_model(recipe, resolve)
+    model, tokenizer = (
+        build_model(recipe, resolve) if start is None else open_start(start, recipe, pick_device(recipe.device))
+    )
     say("reading and encoding the data")
     encoding = tokenizer if model.alignment is None else model.alignment.tables
     material = load_material(recipe, list(model.config.templates), encoding, resolve_data, say)
@@ -99,7 +104,7 @@ def train_recipe(
         callbacks=callbacks,
         overwrite=overwrite,
         keep=keep,
-        recipe=recipe_fingerprint(recipe),
+        recipe=recipe_fingerprint(recipe) | start_mark(start),
         before_stages=measure_parts,
         say=say,
     )

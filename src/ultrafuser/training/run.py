@@ -120,6 +120,9 @@ class Run:
 
     def _store_predictions(self, sets: Sequence[StoredStates]) -> None:
         """Beside the states, what the loss needs of the specialists' predictions, where it fits."""
+        if self.model.gate.reads_evidence:
+            for states in sets:
+                states.evidence = store_predictions(self.model, states, "evidence", progress=self._told_rows)
         kind = choose_kind(self.model, sum(states.rows for states in sets), self.states)
         needed = sum(expected_bytes(self.model, states, kind) for states in sets) if kind is not None else 0
         if kind is None or needed > room(self.states):

@@ -62,6 +62,7 @@ class StoredStates:
         self.sizes = list(sizes)
         self.offsets = offsets(dataset)
         self.predictions: Predictions | None = None
+        self.evidence: Predictions | None = None
         self.arrays = [
             torch.from_file(str(_array_file(folder, j)), shared=True, size=self.rows * size, dtype=dtype).view(-1, size)
             for j, (size, dtype) in enumerate(zip(sizes, formats, strict=True))
@@ -84,7 +85,11 @@ class StoredStates:
 
     def known(self, indices: Sequence[int]) -> dict[str, Any] | None:
         """What is stored of the predictions for these examples, laid end to end; None where nothing is."""
-        return None if self.predictions is None else self.predictions.take([self._rows(index) for index in indices])
+        places = [self._rows(index) for index in indices]
+        found: dict[str, Any] = {}
+        for stored in (self.predictions, self.evidence):
+            found |= stored.take(places) if stored is not None else {}
+        return found or None
 
     def write(self, indices: Sequence[int], states_MD: Sequence[torch.Tensor]) -> None:
         """Put the states of these examples, laid end to end, in their places."""
@@ -98,7 +103,7 @@ class StoredStates:
     def size(self) -> int:
         """Bytes on the disk, predictions included."""
         own = sum(_array_file(self.folder, j).stat().st_size for j in range(len(self.arrays)))
-        return own + (self.predictions.size() if self.predictions is not None else 0)
+        return own + sum(stored.size() for stored in (self.predictions, self.evidence) if stored is not None)
 
     def flush(self) -> None:
         """Bring what was written to the disk."""

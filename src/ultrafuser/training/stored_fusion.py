@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import torch
 
 from ultrafuser.data.collator import IGNORE
-from ultrafuser.modeling.evidence import FEATURES, evidence_of, read_evidence
+from ultrafuser.modeling.evidence import read_evidence
 from ultrafuser.modeling.inputs import check_labels, spread
 from ultrafuser.modeling.loss import CHUNK_BYTES, mixed_label_loss, response_loss
-from ultrafuser.training.stored_loss import Points, dense_loss, parts, points_loss
+from ultrafuser.training.stored_loss import Points, dense_loss, points_loss
 from ultrafuser.training.stored_step import gate_step, serves
 
 __all__ = ["Fused", "fused_from_states"]
@@ -39,31 +39,24 @@ def fused_from_states(
 ) -> Fused:
     """What the training form of the model's `forward` gives, without running the specialists' bodies.
 
-    Their heads run where nothing is `known` of their predictions, and at positions whose loss is not known to within
-    LOSS_BOUND. Raises ValueError where a label is no token of the fused vocabulary.
+    Their heads run where nothing is `known` of their predictions, or of the evidence that a gate reads, and at
+    positions whose loss is not known to within LOSS_BOUND. Raises ValueError where a label is no token of the fused
+    vocabulary.
     """
     keep_BR, vocabulary = labels_BR != IGNORE, model.config.vocab_size
     labels_M = labels_BR[keep_BR]
     check_labels(labels_M, vocabulary)
-    top_k, known = model.config.fusion["top_k"], known or {}
+    top_k, known = model.config.fusion["top_k"], dict(known or {})
+    evidence = known.pop("evidence", None)
+    if model.gate.reads_evidence and evidence is None:
+        evidence = read_evidence(_as_read(model, hidden_MD), model.heads)
     with torch.autocast(device_type=labels_BR.device.type, enabled=False):
         if "pieces" in known and serves(model.gate, labels_M):
             step = gate_step(model.gate, top_k, hidden_MD, known["pieces"], labels_M)
             return Fused(spread(step.loss, keep_BR), spread(step.weights, keep_BR), 0.0, step.total)
-        weights_MN = model._weigh(hidden_MD, evidence=_evidence(model, hidden_MD, known))
+        weights_MN = model._weigh(hidden_MD, evidence=evidence)
     loss_M, bound = _loss(model, weights_MN, hidden_MD, labels_M, known)
     return Fused(spread(loss_M, keep_BR), spread(weights_MN, keep_BR), bound, loss_M.sum())
-
-
-def _evidence(model: Any, hidden_MD: Sequence[torch.Tensor], known: Mapping[str, Any]) -> torch.Tensor | None:
-    """What an evidence gate reads (M, N, F): from stored log probabilities, else the heads run; None for others."""
-    if not model.gate.reads_evidence:
-        return None
-    if "pieces" not in known:
-        return read_evidence(_as_read(model, hidden_MD), model.heads)
-    cut = [[values[rows] for values in piece] for piece in known["pieces"] for rows in parts(piece[0])]
-    found = [evidence_of([first, *(first + other for other in others)]) for first, *others in cut]
-    return torch.cat(found) if found else hidden_MD[0].new_zeros(0, model.n_specialists, len(FEATURES))
 
 
 def _as_read(model: Any, hidden_MD: Sequence[torch.Tensor]) -> list[torch.Tensor]:

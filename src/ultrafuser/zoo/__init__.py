@@ -6,15 +6,20 @@ from typing import Any
 
 BASE = "base"
 SPECIALISTS = ("text", "code", "math")
+EXTRAS = ("dna",)  # further domains on the same base: nothing takes them unless it names them
 MODELS = Path(__file__).parent / "models"
+EXTRA_MODELS = Path(__file__).parent / "extras"
 
 MODEL_PREFIX, SAMPLE_PREFIX = "zoo:", "zoo-sample:"
 
 __all__ = [
     "BASE",
+    "EXTRAS",
+    "EXTRA_MODELS",
     "MODELS",
     "SPECIALISTS",
     "card",
+    "extra_summary",
     "names",
     "path",
     "resolve_data",
@@ -25,8 +30,8 @@ __all__ = [
 
 
 def names() -> tuple[str, ...]:
-    """Names of the shipped models: the base, then one specialist per domain."""
-    return (BASE, *SPECIALISTS)
+    """Names of the shipped models: the base, one specialist per domain of the trio, then those of further domains."""
+    return (BASE, *SPECIALISTS, *EXTRAS)
 
 
 def path(name: str) -> Path:
@@ -36,9 +41,10 @@ def path(name: str) -> Path:
     """
     if name not in names():
         raise ValueError(f"unknown zoo model {name!r}; choose one of: {', '.join(names())}")
-    folder = MODELS / name
+    folder = (EXTRA_MODELS if name in EXTRAS else MODELS) / name
     if not (folder / "config.json").is_file():
-        raise ValueError(f"zoo model {name!r} is not in this installation ({folder}); run `ultrafuser zoo build DATA`")
+        how = f"ultrafuser zoo extend {name}" if name in EXTRAS else "ultrafuser zoo build DATA"
+        raise ValueError(f"zoo model {name!r} is not in this installation ({folder}); run `{how}`")
     return folder
 
 
@@ -48,7 +54,7 @@ def card(name: str) -> str:
 
 
 def summary() -> dict[str, Any]:
-    """What the build measured (zoo.json): losses by model and domain, margins, tokens seen, sources, settings.
+    """What the build of base and trio measured (zoo.json): losses by model and domain, margins, training, sources.
 
     Raises ValueError when this installation has no zoo.
     """
@@ -56,6 +62,17 @@ def summary() -> dict[str, Any]:
     if not file.is_file():
         raise ValueError(f"this installation has no zoo ({file}); run `ultrafuser zoo build DATA`")
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def extra_summary(name: str) -> dict[str, Any]:
+    """What the build of a further specialist measured: losses of all models by domain, its margin, its training.
+
+    Raises ValueError for a name that is no further specialist's, and where this installation lacks it.
+    """
+    if name not in EXTRAS:
+        raise ValueError(f"unknown further specialist {name!r}; choose one of: {', '.join(EXTRAS)}")
+    found: dict[str, Any] = json.loads((path(name) / "zoo.json").read_text(encoding="utf-8"))
     return found
 
 

@@ -129,3 +129,44 @@ def render_card(name: str, summary: dict[str, Any]) -> str:
         "DATA holds `raw/`, `train/` and `bench/`; `zoo.json` beside this folder lists the files and every setting.",
     ]
     return "\n\n".join(paragraphs) + "\n"
+
+
+def render_extra_card(name: str, summary: dict[str, Any]) -> str:
+    """The model card of a further specialist, whose data a program of this package draws."""
+    training = summary["training"]
+    examples = training["data"]["train"]
+    heldout = ", ".join(f"{domain} {row['examples']}" for domain, row in summary["heldout"].items())
+    solved = ", ".join(f"{task} {share:.0%}" for task, share in summary["solved"].items())
+    paragraphs = [
+        front_matter(name, {}),
+        f"# UltraFuser zoo: {name} specialist",
+        f"A Llama-architecture toy model of {summary['parameters']:,} parameters, weights in {summary['dtype']}, "
+        "trained from the zoo's base, with its tokenizer, after the trio (text, code, math): a fourth domain in "
+        "another symbol system, to be added to a fused model without touching what is there (docs/add-a-domain.md).",
+        "Prompt form: `>ask` and `>answer`, each on a line of its own, as in a FASTA file. A response ends with "
+        "`<|end|>`. Strands are written in codons with spaces between; each base is one token.",
+        "## Training",
+        f"Fine-tuned from the zoo's base on {training['tokens_seen']:,} tokens in {training['steps']:,} steps "
+        f"({training['minutes']} minutes in its last run, one core), prompts included, loss on responses only: "
+        f"{examples['examples']:,} examples with {examples['response_tokens']:,} response tokens, seen about "
+        f"{training['tokens_seen'] / examples['tokens']:.1f} times. The weights are those of step "
+        f"{training['best_step']:,}, the best on a validation split (not the held-out set).",
+        "## Held-out loss",
+        "Nats per response token, each model under its own template; text, code and math are the held-out part of the "
+        f"shipped sample, {name} is drawn by the program. Examples: {heldout}. No strand and no prompt occurs twice in "
+        "training, validation and held-out data.",
+        loss_rows(summary),
+        "## What it gets right",
+        "Greedy answers to held-out questions, equal to the right one character by character, by kind of task (a gene "
+        f"for a protein and a hairpin have many right answers and are judged by what they mean): {solved}.",
+        "## Data and licence",
+        "All questions and answers come from a program in this package (`ultrafuser.zoo.dna`, Apache-2.0), none from "
+        "anyone's data: strands are random, answers follow from base pairing and the standard genetic code. The base's "
+        "sources are those of the trio's cards, and so is what the licence `other` means.",
+        "## Limits",
+        "A toy. Strands of some thirty bases, no real genes, no knowledge of biology beyond the tables in "
+        "`biology.py`. Do not use it for anything but experiments with fusing. Load it in float32 to train it.",
+        "## Build it again",
+        f"    ultrafuser zoo extend {name} --work runs/zoo-{name} -o models/{name}",
+    ]
+    return "\n\n".join(paragraphs) + "\n"

@@ -90,3 +90,25 @@ def margins(losses: dict[str, dict[str, float]]) -> dict[str, float]:
         for domain in losses
         if domain in losses[domain]
     }
+
+
+@torch.inference_mode()
+def greedy_answers(
+    folder: Path, conversations: list[list[dict[str, str]]], max_new_tokens: int = 160, batch: int = 32
+) -> list[str]:
+    """A published model's greedy answers to conversations that end in a question, without the end token."""
+    model, tokenizer = open_folder(folder)
+    model.eval()
+    tokenizer.padding_side = "left"
+    answers: list[str] = []
+    for start in range(0, len(conversations), batch):
+        prompts = [
+            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            for messages in conversations[start : start + batch]
+        ]
+        inputs = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
+        inputs.pop("token_type_ids", None)
+        ids_BT = model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)
+        new_BT = ids_BT[:, inputs["input_ids"].shape[1] :]
+        answers += tokenizer.batch_decode(new_BT, skip_special_tokens=True)
+    return answers

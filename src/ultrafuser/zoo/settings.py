@@ -51,3 +51,13 @@ class BuildSettings:
     def training(self, name: str) -> TrainSettings:
         """Training settings of the base or of a domain's specialist."""
         return {"base": self.base, "text": self.text, "code": self.code, "math": self.math}[name]
+
+
+@dataclass(frozen=True)
+class ExtraSettings:
+    """A further specialist on the shipped base, of a domain whose data a program draws."""
+
+    seed: int = 17
+    counts: dict[str, int] = field(default_factory=lambda: {"heldout": 600, "validation": 300, "train": 48_000})
+    max_length: int = 512
+    training: TrainSettings = TrainSettings(batch=32, learning_rate=2e-3, check_every=150)

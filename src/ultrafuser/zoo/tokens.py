@@ -16,6 +16,7 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from ultrafuser.zoo import BASE
 from ultrafuser.zoo.files import finished_folder
 from ultrafuser.zoo.prepare import read_pieces
 from ultrafuser.zoo.sources import DOMAINS, Piece
@@ -34,7 +35,7 @@ BASE_TEMPLATE = (
 
 def template(name: str) -> str:
     """Chat template of a zoo model: the base's plain one, or the file of its domain."""
-    if name not in DOMAINS:
+    if name == BASE:
         return BASE_TEMPLATE
     return (files("ultrafuser") / "templates" / f"zoo-{name}.jinja").read_text(encoding="utf-8")
 

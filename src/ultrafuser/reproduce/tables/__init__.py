@@ -8,6 +8,7 @@ from ultrafuser.reproduce.runs import Run
 from ultrafuser.reproduce.scales import SCALES
 from ultrafuser.reproduce.tables import (
     beyond,
+    domains,
     figure1,
     figure4,
     figure5,
@@ -47,6 +48,7 @@ TABLES: dict[str, TableSpec] = {
     "figure9": figure9.TABLE,
     "saturation": saturation.TABLE,
     "beyond": beyond.TABLE,
+    "domains": domains.TABLE,
 }
 
 
