@@ -74,7 +74,7 @@ def reproduce(
     console.print(f"Working in {folder}. Stop it at any time: the same command goes on.", markup=False)
     report = run(folder, plan, workers=workers, on_event=Lines(console))
     for table in report.tables.values():
-        console.print(grid(table))
+        console.print(grid(table) if table.rows else Text(table.title, style="italic"))
         for finding in table.findings:
             console.print(Text.assemble(SIGNS[finding.verdict], finding.text))
         console.print()
