@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from ultrafuser import __version__
 from ultrafuser.synthesis.domain import Domain, domains_print
 from ultrafuser.synthesis.journal import Journal
 from ultrafuser.synthesis.records import EDITED, KEPT, REJECTED
@@ -89,7 +88,7 @@ def render_card(
     parts = [
         f"---\n{_header(spec, made, origin, total)}---\n# {spec.name}\n",
         f"{total:,} conversations about {named}, written by a language model in stages (UltraChat 2: Ding et al., "
-        f"ACL 2025). {MARK} of ultrafuser {__version__}.\n",
+        f"ACL 2025). {MARK}.\n",
         *_contents(made, origin),
         *_yields(journal, domains),
         *_origins(journal, spec, domains, origin),
