@@ -1,4 +1,4 @@
-"""`synth export`: what has become of a run, as a data set."""
+"""`synth export` and `analyse`: what has become of a run, as a data set and as a picture."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="The spec (YA
 def add_to(group: typer.Typer) -> None:
     """Add the verbs to the group `synth`."""
     group.command("export")(export)
+    group.command("analyse")(analyse)
 
 
 def export(
@@ -71,3 +72,41 @@ def export(
     told = ", ".join(f"{count} {domain}" for domain, count in counts.items())
     human_console(json_path).print(f"wrote {place}: {told}", markup=False, soft_wrap=True)
     write_json(json_path, {"output": str(place), "conversations": counts})
+
+
+def analyse(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Spec or folder of a run, an export, data files or zoo-sample:DOMAIN/PART; also as DOMAIN=SOURCE.",
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option("--model", "-m", metavar="MODEL", help="Model whose states place them; zoo:base works."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for page and figures.")] = Path(
+        "analysis"
+    ),
+    per_domain: Annotated[
+        int, typer.Option("--per-domain", metavar="N", min=1, help="Instructions drawn of each domain.")
+    ] = 5000,
+    method: Annotated[str, typer.Option("--method", metavar="METHOD", help="tsne or pca.")] = "tsne",
+    title: Annotated[str, typer.Option("--title", metavar="TEXT", help="Heading of the page.")] = "Instructions",
+    max_tokens: Annotated[int, typer.Option("--max-tokens", metavar="N", min=1, help="Tokens read of each.")] = 512,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the draw and of t-SNE.")] = 0,
+    json_path: JsonOption = None,
+) -> None:
+    """Draw a map of the instructions by domain and measure how varied they are: one HTML page, a picture, figures."""
+    from ultrafuser.analysis.projection import PROJECTIONS
+    from ultrafuser.cli import analysing
+    from ultrafuser.lookup import lookup
+
+    lookup(PROJECTIONS, method, "--method")
+    items = analysing.read_items(sources, per_domain, seed)
+    console = human_console(json_path)
+    console.print(f"{len(items)} instructions; reading them with {model}", markup=False, soft_wrap=True)
+    found = analysing.analyse(items, model, output, title=title, method=method, seed=seed, max_tokens=max_tokens)
+    console.print(f"page  {output / analysing.PAGE}", markup=False, soft_wrap=True)
+    write_json(json_path, found | {"output": str(output)})
