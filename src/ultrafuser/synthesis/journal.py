@@ -17,7 +17,7 @@ from typing import Any
 from ultrafuser.endpoint import Reply
 from ultrafuser.files import locked
 from ultrafuser.synthesis.records import EDITED, KEPT, REJECTED, Ask, Record
-from ultrafuser.synthesis.rows import Planned, Settled, Spent, as_json, columns, planned_of, record_of, storable
+from ultrafuser.synthesis.rows import TABLES, Planned, Settled, Spent, as_json, columns, planned_of, record_of, storable
 
 __all__ = ["Journal"]
 
@@ -25,21 +25,8 @@ FILE = "journal.sqlite"
 VERSION = 1  # of the tables' layout, kept in the file's user_version
 WAITING, ANSWERED, UNUSABLE = "waiting", "answered", "unusable"  # states of a request
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS requests (
-  key TEXT PRIMARY KEY, step TEXT NOT NULL, round INTEGER NOT NULL, domain TEXT NOT NULL, place INTEGER NOT NULL,
-  active INTEGER NOT NULL DEFAULT 1, parent TEXT, about TEXT NOT NULL, note TEXT NOT NULL, body TEXT NOT NULL,
-  state TEXT NOT NULL DEFAULT 'waiting', attempts INTEGER NOT NULL DEFAULT 0, reply TEXT, reason TEXT,
-  prompt_tokens INTEGER NOT NULL DEFAULT 0, completion_tokens INTEGER NOT NULL DEFAULT 0, cost REAL NOT NULL DEFAULT 0,
-  endpoint TEXT, model TEXT);
-CREATE INDEX IF NOT EXISTS plan ON requests (step, active, place, domain, state);
-CREATE INDEX IF NOT EXISTS parents ON requests (parent, step, active, place);
-CREATE TABLE IF NOT EXISTS records (
-  request TEXT NOT NULL, number INTEGER NOT NULL, data TEXT NOT NULL, state TEXT NOT NULL, reason TEXT,
-  PRIMARY KEY (request, number));
-CREATE TABLE IF NOT EXISTS stages (stage TEXT PRIMARY KEY, print TEXT NOT NULL) WITHOUT ROWID;
-"""
 BY_HAND = 1 << 30  # the round of what a person added
+IMPORTED = -1  # the round of what came from another data set: before all others, so that it is never retired
 _RECORD = "r.request, r.number, q.step, q.domain, r.data, q.about, r.state, r.reason"
 
 
@@ -74,7 +61,7 @@ class Journal:
         found = self._write.execute("PRAGMA user_version").fetchone()[0]
         if found not in (0, VERSION):
             raise sqlite3.DatabaseError(f"its layout is number {found}, this version reads number {VERSION}")
-        self._write.executescript(_TABLES)
+        self._write.executescript(TABLES)
         self._write.execute(f"PRAGMA user_version={VERSION}")
 
     def close(self) -> None:
@@ -243,27 +230,38 @@ class Journal:
 
     def add(self, step: str, domain: str, about: tuple[str, ...], data: Mapping[str, Any]) -> None:
         """Put a record that a person made into the plan; it is known by its content."""
-        named = json.dumps([step, domain, about, data], sort_keys=True)
-        key = "hand-" + hashlib.sha256(named.encode()).hexdigest()[:15]
         with self._transaction() as write:
-            place = write.execute("SELECT MAX(place) FROM requests WHERE step = ? AND active = 1", (step,)).fetchone()
-            write.execute(
-                "INSERT INTO requests (key, step, round, domain, place, parent, about, note, body, state) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, '{}', '{}', ?) ON CONFLICT (key) DO UPDATE SET active = 1",
-                (
-                    key,
-                    step,
-                    BY_HAND,
-                    domain,
-                    (place[0] or 0) + 1,
-                    about[0] if about else None,
-                    json.dumps(about),
-                    ANSWERED,
-                ),
-            )
-            write.execute(
-                "INSERT OR REPLACE INTO records VALUES (?, 0, ?, ?, 'added by hand')", (key, as_json(data), EDITED)
-            )
+            self._put(write, (step, domain, about, data), BY_HAND, EDITED, "added by hand")
+
+    def add_all(
+        self, step: str, domain: str, rows: Iterable[Mapping[str, Any]], round_: int, reason: str, limit: int | None
+    ) -> tuple[int, int]:
+        """Put records without parents into the plan, all or none; how many are new, how many were there already."""
+        added = known = 0
+        with self._transaction() as write:
+            for data in rows:
+                if limit is not None and added >= limit:
+                    break
+                new = self._put(write, (step, domain, (), data), round_, KEPT, reason)
+                added, known = added + new, known + (not new)
+        return added, known
+
+    def _put(self, write: sqlite3.Connection, made: tuple, round_: int, state: str, reason: str) -> bool:
+        """Write a record that no request made, and the row that stands for its request; whether it is new."""
+        step, domain, about, data = made
+        key = "hand-" + hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:15]
+        there = write.execute("SELECT active FROM requests WHERE key = ?", (key,)).fetchone()
+        if there is not None and there[0]:
+            return False
+        last = write.execute("SELECT MAX(place) FROM requests WHERE step = ? AND active = 1", (step,)).fetchone()[0]
+        place, parent = 0 if last is None else last + 1, about[0] if about else None
+        write.execute(
+            "INSERT INTO requests (key, step, round, domain, place, parent, about, note, body, state) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, '{}', '{}', ?) ON CONFLICT (key) DO UPDATE SET active = 1",
+            (key, step, round_, domain, place, parent, json.dumps(about), ANSWERED),
+        )
+        write.execute("INSERT OR REPLACE INTO records VALUES (?, 0, ?, ?, ?)", (key, as_json(data), state, reason))
+        return True
 
     def mean_tokens(self, step: str, domain: str) -> tuple[float, float] | None:
         """Mean tokens of prompt and reply over a step's answers so far; None where there is none."""

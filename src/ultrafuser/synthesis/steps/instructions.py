@@ -37,7 +37,7 @@ def _instruction_requests(spec: Spec, domain: Domain, pool: Pool, round_: int) -
     counts = spec.counts_of(domain.name)
     there: dict[str, list[str]] = {}
     if round_:
-        for record in pool.records("instructions", domain.name):
+        for record in filter(lambda one: one.parents, pool.records("instructions", domain.name)):  # not those imported
             there.setdefault(record.parents[0], []).append(record.data["text"])
     names = {record.id: record.data["name"] for record in pool.records("meta_topics", domain.name)}
     for topic in pool.records("sub_topics", domain.name):
