@@ -281,6 +281,11 @@ class Journal:
         ).fetchone()
         return Spent(*(value or 0 for value in row))
 
+    def models(self, step: str) -> list[str]:
+        """Names of the models that answered a step's requests, as their endpoints give them."""
+        asked = "SELECT DISTINCT model FROM requests WHERE step = ? AND active = 1 AND model != '' ORDER BY model"
+        return [row[0] for row in self._read.execute(asked, (step,))]
+
     def counts(self, step: str) -> dict[str, dict[str, int]]:
         """By domain: how many requests of a step wait, are answered or unusable, and records by state."""
         found: dict[str, dict[str, int]] = {}
