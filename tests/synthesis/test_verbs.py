@@ -60,8 +60,8 @@ def test_from_nothing_to_conversations(synth, spec, tmp_path):
 
     told = synth("status", file)
     assert f"{made['answered']} requests answered" in told.stdout
-    assert "wrote" in synth("export", file).stdout
-    rows = [json.loads(line) for line in (tmp_path / "out" / "data.jsonl").read_text().splitlines()]
+    assert "wrote" in synth("export", file, "-o", tmp_path / "data.jsonl").stdout
+    rows = [json.loads(line) for line in (tmp_path / "data.jsonl").read_text().splitlines()]
     assert [row["category"] for row in rows] == ["text"] * 6 + ["math"] * 6
     assert "are means of those" in synth("plan", file).stdout
 
