@@ -82,6 +82,9 @@ def plan(spec: SpecArgument, json_path: JsonOption = None) -> None:
 def run(
     spec: SpecArgument,
     no_review: Annotated[bool, typer.Option("--no-review", help="Do not stop for a person to edit topics.")] = False,
+    leave_out: Annotated[
+        bool, typer.Option("--leave-out", help="Give up requests that get no answer in three tries.")
+    ] = False,
     json_path: JsonOption = None,
 ) -> int:
     """Make the data; killed or stopped at any time, the same command goes on and asks nothing twice.
@@ -97,6 +100,7 @@ def run(
     with Journal(loaded.output_folder) as journal:
         lines = ProgressLines(console, loaded, journal)
         pipeline = Pipeline(loaded, journal, lines)
+        pipeline.engine.leave_out = leave_out
         with _stopping(pipeline.engine, console) as signals:
             stopped = pipeline.run(review=not no_review)
         lines.close()
@@ -198,5 +202,5 @@ def _tell(console: Console, spec: Path, stopped: Stopped | None) -> None:
         console.print(f"complete; next: ultrafuser synth export {spec}", markup=False, soft_wrap=True)
         return
     again = f"`ultrafuser synth run {spec}` goes on"
-    fixes = {"budget": f"raise the cap and {again}", "review": again, "interrupted": again}
+    fixes = {"budget": f"raise the cap and {again}", "unanswered": f"{again}, with --leave-out without them"}
     console.print(f"{stopped.message}; {fixes.get(stopped.kind, again)}", markup=False, soft_wrap=True)

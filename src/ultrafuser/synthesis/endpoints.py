@@ -13,11 +13,12 @@ from ultrafuser.synthesis.spec import EndpointSpec, Spec
 __all__ = ["Line", "Lines"]
 
 _HOPELESS = frozenset({401, 402, 403, 404})
+FEWEST = 5  # requests without an answer, one after the other, that make an endpoint unusable
 MILLION = 1e6
 
 
 class Line:
-    """One endpoint. It goes down at an error that no other request would escape, or at many in a row."""
+    """One endpoint. It goes down at an error that no other request would escape, or at many requests in a row."""
 
     def __init__(self, endpoint: EndpointSpec) -> None:
         self.endpoint = endpoint
@@ -32,7 +33,7 @@ class Line:
         )
         self.name = self.client.address
         self.usable = True
-        self._failures = 0
+        self._failing: set[str] = set()
         self._lock = threading.Lock()
 
     @property
@@ -49,13 +50,15 @@ class Line:
         money = reply.prompt_tokens * self.endpoint.input_price + reply.completion_tokens * self.endpoint.output_price
         return Spent(1, reply.prompt_tokens, reply.completion_tokens, money / MILLION)
 
-    def note(self, outcome: Any) -> None:
-        """Take note of an outcome, which may mean that the endpoint cannot be used any more."""
+    def note(self, key: str, outcome: Any) -> None:
+        """Take note of a request's outcome, which may mean that the endpoint cannot be used any more."""
         with self._lock:
-            failed = isinstance(outcome, Exception) and not isinstance(outcome, RejectedError)
-            self._failures = self._failures + 1 if failed else 0
+            if isinstance(outcome, Exception) and not isinstance(outcome, RejectedError):
+                self._failing.add(key)
+            else:
+                self._failing.clear()
             hopeless = isinstance(outcome, EndpointError) and outcome.status in _HOPELESS
-            if hopeless or self._failures >= max(3, self.endpoint.concurrency):
+            if hopeless or len(self._failing) >= max(FEWEST, self.endpoint.concurrency):
                 self.usable = False
 
 

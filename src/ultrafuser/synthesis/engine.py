@@ -46,7 +46,8 @@ class _Task:
 
 
 class Engine:
-    """Runs the requests of steps. `stop`, once set, lets those under way end and begins no other.
+    """Runs the requests of steps. `stop`, once set, lets those under way end and begins no other. `leave_out` gives up
+    requests that get no answer, which otherwise wait for the next run.
 
     `on_answer` is called after every answer with the request and what it came to.
     """
@@ -56,6 +57,7 @@ class Engine:
     ) -> None:
         self.spec, self.journal = spec, journal
         self.stop = threading.Event()
+        self.leave_out = False
         self.meter = Meter(spec, journal.spent())
         self._on_answer = on_answer
         self._lines = Lines(spec)
@@ -98,7 +100,8 @@ class _Run:
                 self.inbox.put(None)
         if stopped is None and self.left:
             reasons = sorted({task.trouble for task in self.left})
-            stopped = Stopped("unanswered", f"{len(self.left)} requests got no answer ({'; '.join(reasons)[:300]})")
+            told = f"{len(self.left)} requests got no answer ({'; '.join(reasons)[:300]})"
+            stopped = Stopped("unanswered", told)
         return stopped
 
     def _loop(self) -> Stopped | None:
@@ -152,7 +155,7 @@ class _Run:
                 outcome: Reply | Exception = line.ask(self._request(task.planned, line), self.engine.stop)
             except Exception as error:
                 outcome = error
-            line.note(outcome)
+            line.note(task.planned.key, outcome)
             self.outbox.put((task, line, outcome))
 
     def _request(self, planned: Planned, line: Line) -> Any:
@@ -184,6 +187,8 @@ class _Run:
         task.trouble = str(error)
         if task.tries < TRIES:
             self.ready.append(task)
+        elif self.engine.leave_out:
+            self._settle(task, None, Settled(reason=f"no answer: {error}"))
         else:
             self.left.append(task)
 
