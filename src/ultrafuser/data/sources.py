@@ -83,7 +83,7 @@ def _records(source: str | Path, category: str) -> Iterator[Located]:
 
 
 def file_records(file: Path) -> Iterable[tuple[str, Any]]:
-    """The records of a local file with their places ("line 3"), read as they are asked for; OSError, JSONDecodeError."""
+    """The records of a local file with their places ("line 3"), as they are asked for; OSError, JSONDecodeError."""
     if file.name.endswith(".parquet"):
         return _parquet_records(file)
     return _json_records(file)

@@ -2,6 +2,7 @@
 
 from ultrafuser.synthesis.filters.applying import apply_filter, check_filters, chosen_filters, restore
 from ultrafuser.synthesis.filters.filter import Filter, FilterOptions, Verdicts, Work
+from ultrafuser.synthesis.filters.report import removed, write_report
 from ultrafuser.synthesis.filters.table import FILTERS
 
 __all__ = [
@@ -13,5 +14,7 @@ __all__ = [
     "apply_filter",
     "check_filters",
     "chosen_filters",
+    "removed",
     "restore",
+    "write_report",
 ]

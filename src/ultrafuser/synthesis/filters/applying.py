@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -30,18 +31,19 @@ def check_filters(spec: Spec, domains: Sequence[Domain]) -> None:
         where = f"filters[{i}].options"
         options = _options(row, wanted.options, where)
         for step in options.steps or ():
-            lookup({name: row for name in row.steps}, step, f"{where}.steps")
+            lookup(dict.fromkeys(row.steps, row), step, f"{where}.steps")
         for name in options.domains or ():
             lookup({domain.name: row for domain in domains}, name, f"{where}.domains")
         if row.ready is not None:
             try:
                 row.ready(spec, options)
             except ValueError as error:
-                raise ValueError(f"{where}.{error}" if str(error).split(":")[0].isidentifier() else f"{where}: {error}")\
-                    from None
+                raise ValueError(
+                    f"{where}.{error}" if str(error).split(":")[0].isidentifier() else f"{where}: {error}"
+                ) from None
 
 
-def _options(row: Filter, given: dict[str, object], where: str) -> FilterOptions:
+def _options(row: Filter, given: dict[str, Any], where: str) -> FilterOptions:
     try:
         return row.options(**given)
     except ValidationError as invalid:

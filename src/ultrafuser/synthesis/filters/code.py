@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from ultrafuser.synthesis.filters.filter import ANSWERS, Filter, FilterOptions, Verdicts, Work, chunks, is_answer, text_of
+from ultrafuser.synthesis.filters.filter import (
+    ANSWERS,
+    Filter,
+    FilterOptions,
+    Verdicts,
+    Work,
+    chunks,
+    is_answer,
+    text_of,
+)
 from ultrafuser.synthesis.records import Record
 from ultrafuser.synthesis.spec import Spec
 
@@ -106,7 +115,9 @@ def _name(node: ast.expr) -> str:
 def _is_test(function: ast.FunctionDef) -> bool:
     arguments = function.args
     takes = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-    return function.name.startswith("test_") and not takes and any(isinstance(n, ast.Assert) for n in ast.walk(function))
+    return (
+        function.name.startswith("test_") and not takes and any(isinstance(n, ast.Assert) for n in ast.walk(function))
+    )
 
 
 def _outside(node: ast.AST) -> Iterator[ast.AST]:

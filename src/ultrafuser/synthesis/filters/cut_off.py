@@ -10,16 +10,19 @@ _FENCE = re.compile(r"^\s{0,12}(?:[-*>]\s+)?(`{3,}|~{3,})[ \t]*([^\n`]*)$")
 _LIST_MARK = re.compile(r"^\s*(?:\(?\d{1,3}[.)]|[-*•+]|#{1,6})\s*$")
 _LISTED = re.compile(r"^\s*(?:\(?(?:\d{1,3}|[a-zA-Z])[.)]|[-*•+–]|#{1,6}|\||>)\s*\S")
 _DANGLING = re.compile(
-    r"(?i)\b(?:the|a|an|of|and|or|but|because|which|your|their|its|my|our|than|whereas|although|such|into|is|are|was|were)$"
+    r"(?i)\b(?:the|a|an|of|and|or|but|because|which|your|their|its|my|our|than|whereas|although|such"
+    r"|is|are|was|were)$"
 )
 _ENDED = re.compile(r"""[.!?…。！？؟।:;)\]}>"'”’»*_`|~\\$%°]$|[^\w\s]$""")
+_LOOSE = re.compile(r"\s#\w|\|.*\||(?:,.*){4}")  # tags, cells of a table, an enumeration
 _SENTENCE = re.compile(r"[.!?]['\")\]]?\s+(?=[A-Z\"'(])")
 _BEGIN, _END = re.compile(r"\\begin\{(\w+\*?)\}"), re.compile(r"\\end\{(\w+\*?)\}")
 WORDS = 8  # of a last line that counts as a sentence
+CLOSING = 3  # words of a line that ends a letter
 
 
 def cut_off(text: str, *, sentences: bool = False) -> str | None:
-    """Why a text seems to break off, or None. `sentences` also wants an end of the last sentence where there are two."""
+    """Why a text seems to break off, or None. `sentences`: the last one of several must have its end."""
     body = text.strip()
     prose, open_fence = _without_code(body)
     if open_fence:
@@ -33,7 +36,10 @@ def cut_off(text: str, *, sentences: bool = False) -> str | None:
     if _LIST_MARK.match(last):
         return f"list item without text: {last[-60:]}"
     bare = last.rstrip("*_ ")
-    if bare.endswith((",", "(", "[", "{")) or (_DANGLING.search(bare) and len(bare.split()) > 3 and " " in bare):
+    closing = len(lines) > 1 and len(bare.split()) <= CLOSING  # of a letter: "Yours,"
+    if (bare.endswith((",", "(", "[", "{")) and not closing) or (
+        _DANGLING.search(bare) and len(bare.split()) > 3 and " " in bare
+    ):
         return f"last sentence breaks off: {last[-60:]}"
     if last.count("(") > last.count(")") and not _ENDED.search(last):
         return f"bracket is not closed: {last[-60:]}"
@@ -44,7 +50,7 @@ def cut_off(text: str, *, sentences: bool = False) -> str | None:
 
 def _unended(prose: str, last: str) -> bool:
     """Whether the last line is a sentence without an end, in a text whose other sentences have theirs."""
-    if _ENDED.search(last) or _LISTED.match(last) or len(last.split()) < WORDS:
+    if _ENDED.search(last) or _LISTED.match(last) or len(last.split()) < WORDS or _LOOSE.search(last):
         return False
     return len(_SENTENCE.findall(prose)) >= 1
 

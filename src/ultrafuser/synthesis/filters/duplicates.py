@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from hashlib import blake2b
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -68,7 +69,7 @@ def _key(record: Record) -> int:
 def shingles(text: str) -> set[str]:
     """The pairs of neighbouring words of a text; words are runs of letters and digits."""
     found = words(text)
-    return {f"{a} {b}" for a, b in zip(found, found[1:], strict=False)} or set(found)
+    return {f"{a} {b}" for a, b in pairwise(found)} or set(found)
 
 
 def similarity(first: str, second: str) -> float:

@@ -34,7 +34,9 @@ _LETTERS = re.compile(r"[^\W\d_]")
 class LanguageOptions(FilterOptions):
     """Options of language."""
 
-    languages: Annotated[list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]], Field(min_length=1)] = ["en"]
+    languages: Annotated[
+        list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]], Field(min_length=1, default_factory=lambda: ["en"])
+    ]
     """Languages that are kept, by their ISO 639-1 codes."""
     letters: Annotated[int, Field(ge=1)] = 60
     """Fewest letters of prose, code and formulas left out, that are judged."""

@@ -6,6 +6,7 @@ import re
 
 __all__ = ["leans_on"]
 
+START, END = 400, 200  # characters in which a picture is looked for: between them may stand a text that has one
 GIVEN = 40  # characters before "the above ..." that can be what it means
 _THING = (
     r"(?:(?:python|java|javascript|c\+\+|sql|html|json|source|sample|short|long|news|research|whole|entire|piece\ of|"
@@ -15,12 +16,12 @@ _THING = (
     r"expressions?|formulas?|information|context|documents?|files?|quer(?:y|ies)|excerpts?|quotes?|statements?|"
     r"scenario|conversations?|dialogues?|messages?|reviews?|instructions?|examples?|output|schema|transcript)"
 )
-_PICTURE = r"(?:images?|pictures?|photos?|photographs?|figures?|diagrams?|graphs?|charts?|plots?|screenshots?|drawings?|maps?)"
+_PICTURE = r"(?:image|picture|photo|photograph|figure|diagram|graph|chart|plot|screenshot|drawing|map)s?"
 
 _ABOVE = re.compile(
     rf"""(?ix)
-    \b(?:the|this|that|these|those)\ (?:above|aforementioned|preceding|above-mentioned)(?:\ (?:given|mentioned))?\ {_THING}\b
-    |\b{_THING}\ (?:given\ |shown\ |provided\ |mentioned\ |listed\ |described\ |written\ )?(?:above|earlier|previously)\b
+    \b(?:the|this|that|these|those)\ (?:above|aforementioned|preceding)(?:-mentioned|\ given|\ mentioned)?\ {_THING}\b
+    |\b{_THING}\ (?:(?:given|shown|provided|mentioned|listed|described|written)\ )?(?:above|earlier|previously)\b
     |\b(?:given|shown|provided|mentioned|listed|described|as)\ above\b
     """
 )
@@ -51,7 +52,8 @@ _SEEN = re.compile(
     \b(?:shown|seen|depicted|pictured|illustrated|displayed|given|described|marked)\ (?:in|on|by)\ the\ 
       (?:\w+\ )?(?:(?:above|following|attached|given|accompanying)\ )?{_PICTURE}\b
     |\b(?:in|on|from|of|at)\ the\ (?:above|following|attached|given|provided|accompanying|adjacent)\ {_PICTURE}\b
-    |\b(?:this|the|following|attached|given)\ {_PICTURE}\ (?:below|above|shown|attached|provided|to\ the\ (?:right|left))\b
+    |\b(?:this|the|following|attached|given)\ {_PICTURE}\ 
+      (?:below|above|shown|attached|provided|to\ the\ (?:right|left))\b
     |\b(?:look\ at|describe|caption)\ (?:this|the\ (?:attached|following|given|above))\ {_PICTURE}\b
     """
 )
@@ -61,8 +63,13 @@ _FUNCTION = re.compile(
     r"(?is)\b(?:write|create|implement|define|design|develop|build|make|complete|need|code)\b.{0,80}?"
     r"\b(?:function|program|script|method|class|quer(?:y|ies)|procedure|algorithm|regex|expression|command|code|app\w*)\b"
 )
-_TEXT_BEHIND = re.compile(r"(?s)(?:[:\n—–]\s*\S.{9,}|[\"“`'].{6,}[\"”`']|\(.{10,}\)|\$.{3,}\$|\{.+\}|\[.+\])")
-_SOURCE = re.compile(r"(?s)```|\[asy\]|\\begin\{|^\s*\||[\"“][^\"”]{20,}[\"”]|`[^`]{8,}`|:\s*\S.{19,}|\n\s*\S.{19,}", re.M)
+_TEXT_BEHIND = re.compile(
+    r"(?s)(?:[:—–]\s*\S.{4,}|\n\s*\S.{1,}|[\"“`'].{6,}[\"”`']|\(.{10,}\)|\$.{3,}\$|\{.+\}|\[.+\])"
+)
+_SOURCE = re.compile(
+    r"(?s)```|\[asy\]|\\begin\{|^\s*\||[\"“][^\"”]{20,}[\"”]|`[^`]{8,}`|:\s*\S.{19,}|\n\s*\S.{19,}|\n[ \t]*\n\s*\S{2,}|\n\s*\S+ \S",
+    re.M,
+)
 
 
 def leans_on(text: str) -> str | None:
@@ -73,11 +80,10 @@ def leans_on(text: str) -> str | None:
     """
     if (found := _PLACEHOLDER.search(text)) and not _TEMPLATE.search(text):
         return f"has a gap to fill: {found[0]}"
-    if (found := _SEEN.search(text)) and "[asy]" not in text:
+    if (found := _SEEN.search(text[:START]) or _SEEN.search(text[START:][-END:])) and "[asy]" not in text:
         return f"speaks of a picture: {found[0]}"
-    if found := _EARLIER.search(text[: max(len(text) // 2, 80)]):
-        if not _SOURCE.search(text):
-            return f"speaks of what was said before: {found[0]}"
+    if (found := _EARLIER.search(text[: max(len(text) // 2, 80)])) and not _SOURCE.search(text):
+        return f"speaks of what was said before: {found[0]}"
     for found in _ABOVE.finditer(text):
         if len(text[: found.start()].strip()) < GIVEN and not _SOURCE.search(text):
             return f"speaks of what is not above: {found[0]}"
@@ -85,9 +91,9 @@ def leans_on(text: str) -> str | None:
         if not _given_behind(text[found.end() :]) and not _SOURCE.search(text):
             return f"speaks of what is not below: {found[0]}"
     found = _HANDED.search(text)
-    if found and not _SOURCE.search(text) and not _TEXT_BEHIND.search(text) and not _FUNCTION.search(text):
-        if len(text[: found.start()].strip()) < 3 * GIVEN:
-            return f"speaks of what is not given: {found[0]}"
+    if found and len(text[: found.start()].strip()) < 3 * GIVEN:
+        there = _SOURCE.search(text) or _TEXT_BEHIND.search(text) or _FUNCTION.search(text)
+        return None if there else f"speaks of what is not given: {found[0]}"
     return None
 
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MATH", "final_answer", "groups_of_equals"]
 
-_STATED = re.compile(r"(?im)^\W*(?:the\s+)?(?:final\s+)?answer\W*?(?:\s+is)?\s*[:=]\W*?(?=[\w\\$(\[{+−-])(.+)$|####\s*(.+)$")
+_STATED = re.compile(
+    r"(?im)^\W*(?:the\s+)?(?:final\s+)?answer\W*?(?:\s+is)?\s*[:=]\W*?(?=[\w\\$(\[{+−-])(.+)$|####\s*(.+)$"
+)
 _SENTENCE = re.compile(r"(?i)\b(?:final\s+)?answer\s+is:?\s+(.+?)(?:\.(?:\s|$)|\n|$)")
 _BOX = re.compile(r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 _DECORATION = re.compile(r"\\[()\[\]]|\\(?:text|mathrm)\s*\{([^{}]*)\}|[$*`]|\\,")
@@ -77,9 +79,7 @@ def _judge(work: Work) -> Verdicts:
             yield from _of_instruction(work, work.journal.record(instruction), list(records), checker)
 
 
-def _of_instruction(
-    work: Work, instruction: Record | None, records: list[Record], checker: MathChecker
-) -> Verdicts:
+def _of_instruction(work: Work, instruction: Record | None, records: list[Record], checker: MathChecker) -> Verdicts:
     answers = {record.id: answer for record in records if (answer := final_answer(text_of(record))) is not None}
     if work.options.final:
         yield from ((record.id, "no final answer") for record in records if record.id not in answers)
@@ -92,9 +92,7 @@ def _of_instruction(
         yield from _disagreeing(list(answers), list(answers.values()), len(records), work.options.agreement, checker)
 
 
-def _disagreeing(
-    ids: list[str], answers: list[str], samples: int, share: float, checker: MathChecker
-) -> Verdicts:
+def _disagreeing(ids: list[str], answers: list[str], samples: int, share: float, checker: MathChecker) -> Verdicts:
     groups = groups_of_equals(answers, checker)
     most = groups[0]
     tied = len(groups) > 1 and len(groups[1]) == len(most)
@@ -103,7 +101,9 @@ def _disagreeing(
         yield from ((identity, f"samples do not agree: {told}") for identity in ids)
         return
     for group in groups[1:]:
-        yield from ((ids[n], f"differs from most samples: {answers[n][:40]}, most say {answers[most[0]][:40]}") for n in group)
+        yield from (
+            (ids[n], f"differs from most samples: {answers[n][:40]}, most say {answers[most[0]][:40]}") for n in group
+        )
 
 
 def _ready(spec: Spec, options: MathOptions) -> None:

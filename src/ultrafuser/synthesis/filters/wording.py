@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from ultrafuser.lookup import lookup
 from ultrafuser.synthesis.filters.cut_off import cut_off
@@ -28,7 +28,7 @@ LIMITS = {
 class LengthOptions(FilterOptions):
     """Options of length."""
 
-    limits: dict[str, list[int]] = {}
+    limits: dict[str, list[int]] = Field(default_factory=dict)
     """Fewest and most characters by step, for example `responses: [200, 8000]`; steps left out keep the usual ones."""
 
     @field_validator("limits")
