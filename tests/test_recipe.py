@@ -130,7 +130,7 @@ def test_defaults_are_the_papers() -> None:
         (
             "name: trio",
             "name: trio\ngate: {type: tokn}",
-            "line 2: gate.type: 'tokn' is not one of token, joint, evidence, constant; did",
+            "line 2: gate.type: 'tokn' is not one of token, joint, evidence, constant, answer; did",
         ),
         ("name: trio", "name: trio\nfusion: {rule: logit}", "fusion.rule: 'logit' is not one of logits, probabilities"),
         (
@@ -298,7 +298,7 @@ def test_a_missing_file_is_told_as_a_file(tmp_path: Path) -> None:
 
 def test_construction_in_python_gives_the_same_errors() -> None:
     with pytest.raises(
-        RecipeError, match=r"^gate.type: 'tokn' is not one of token, joint, evidence, constant; did you mean 'token'\?$"
+        RecipeError, match=r"^gate.type: 'tokn' is not one of token, joint, evidence, constant, answer; did you mean"
     ):
         Recipe(name="x", specialists={"a": {"source": "b"}}, stages=[], gate={"type": "tokn"})
 
@@ -349,7 +349,13 @@ def test_the_schema_describes_every_field_and_forbids_others() -> None:
         assert part["additionalProperties"] is False
         for name, field in part["properties"].items():
             assert field.get("description") or "$ref" in field, name
-    assert schema["$defs"]["GateConfig"]["properties"]["type"]["enum"] == ["token", "joint", "evidence", "constant"]
+    assert schema["$defs"]["GateConfig"]["properties"]["type"]["enum"] == [
+        "token",
+        "joint",
+        "evidence",
+        "constant",
+        "answer",
+    ]
     json.dumps(schema)
 
 

@@ -14,7 +14,7 @@ from ultrafuser.cli.opening import open_fused
 from ultrafuser.generation import stream
 
 PACKAGES = {"mergekit"}
-VARIANTS = {"scratch": "equal-steps"}  # where the plain form needs the zoo's cards
+VARIANTS = {"scratch": "equal-steps", "oracle": "sample"}  # where there is no plain form, or it needs the zoo's cards
 NAMES, DOMAINS = ["text", "code", "math"], ["text", "code", "math"]
 
 

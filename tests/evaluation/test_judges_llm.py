@@ -4,7 +4,7 @@ import pytest
 from scripted_judge import completion, failure, judge_of, said
 
 from ultrafuser.endpoint import EndpointError
-from ultrafuser.evaluation.judges import Pair, Rated, open_judge
+from ultrafuser.evaluation.judges import Choice, Pair, Rated, open_judge
 
 GOOD, BAD = "the good answer", "the poor answer"
 
@@ -244,3 +244,39 @@ def test_no_judge_two_judges_and_half_a_judge():
         open_judge(url="http://localhost:1", reward_model="folder")
     with pytest.raises(ValueError, match="'big' needs --judge URL"):
         open_judge(model="big")
+
+
+CANDIDATES = (("one", "first"), ("two", "second"), ("three", "third"))
+
+
+def prefers(text: str):
+    """Keeps whoever said `text`, wherever it stands."""
+
+    def script(body, number):
+        before = said(body).partition(f"\n{text}\n")[0]
+        return "Verdict: " + before.rpartition("--- assistant ")[2][0]
+
+    return script
+
+
+def test_choosing_asks_both_orders():
+    with judge_of(prefers("second")) as (judge, server):
+        (chosen,) = judge.choose([Choice(("a?", "b?"), CANDIDATES)])
+    assert (chosen.place, chosen.detail["agreed"], chosen.detail["places"]) == (1, True, [1, 1])
+    shown = [said(body) for body in server.bodies]
+    assert sorted(text.find("\none\n") < text.find("\nthree\n") for text in shown) == [False, True]
+    assert all("a?" in text and "b?" in text and "A, B or C" in text for text in shown)
+
+
+def test_a_liking_for_the_first_place_is_told():
+    with judge_of(lambda body, number: "Verdict: assistant A") as (judge, _):
+        (chosen,) = judge.choose([Choice(("a?", "b?"), CANDIDATES)])
+    assert (chosen.place, chosen.detail["agreed"], chosen.detail["places"]) == (0, False, [0, 2])
+
+
+def test_without_a_verdict_nothing_is_chosen():
+    with judge_of(lambda body, number: "Verdict: D") as (judge, server):
+        (chosen,) = judge.choose([Choice(("a?", "b?"), CANDIDATES)])
+    assert chosen.place is None
+    assert chosen.detail["flagged"] is True
+    assert len(server.bodies) == 4  # each order was asked once more

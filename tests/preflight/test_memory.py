@@ -39,7 +39,15 @@ def test_parameters_and_bytes_are_those_of_the_real_model(specialist_folders: di
 @pytest.mark.parametrize("widths", [None, (24, 16, 32)])
 @pytest.mark.parametrize(
     ("kind", "projected"),
-    [("token", None), ("token", 20), ("joint", None), ("evidence", None), ("evidence", 20), ("constant", None)],
+    [
+        ("token", None),
+        ("token", 20),
+        ("joint", None),
+        ("evidence", None),
+        ("evidence", 20),
+        ("constant", None),
+        ("answer", None),
+    ],
 )
 def test_the_gate_is_counted_as_it_is_built(
     kind: str, projected: int | None, widths: tuple[int, ...] | None, facts: list[Facts]
@@ -48,7 +56,7 @@ def test_the_gate_is_counted_as_it_is_built(
 
     if widths is not None:
         facts = [replace(one, hidden_size=width) for one, width in zip(facts, widths, strict=False)]
-    options: dict[str, Any] = {} if kind == "constant" else {"hidden_size": 24}
+    options: dict[str, Any] = {} if kind in ("constant", "answer") else {"hidden_size": 24}
     options |= {} if projected is None else {"projection_size": projected}
     gate = GATES[kind]([one.hidden_size for one in facts], **options)
     assert gate_parameters(kind, 24, facts, projected) == sum(p.numel() for p in gate.parameters())

@@ -2,12 +2,11 @@
 
 import pytest
 
+from ultrafuser.baselines.oracles import best_per_domain, best_per_sample
 from ultrafuser.reproduce.cells import (
     MEAN,
     Cell,
     Item,
-    best_per_domain,
-    best_per_item,
     loss_by_domain,
     loss_cells,
     paired_differences,
@@ -45,11 +44,11 @@ def test_a_row_holds_the_cells_and_their_mean() -> None:
 
 
 def test_oracles() -> None:
-    assert [item.nats for item in best_per_item({"a": A, "b": B})] == [4.0, 3.0, 4.0]
-    chosen = best_per_domain({"a": A, "b": B}, DOMAINS)  # a has 1.5 against 2.0 in text, b 0.8 against 1.0 in code
+    assert [item.nats for item in best_per_sample({"a": A, "b": B})] == [4.0, 3.0, 4.0]
+    chosen = best_per_domain({"a": A, "b": B})  # a has 1.5 against 2.0 in text, b 0.8 against 1.0 in code
     assert [(item.id, item.nats) for item in chosen] == [("1", 6.0), ("2", 3.0), ("3", 4.0)]
     with pytest.raises(ValueError, match="a, b read different items"):
-        best_per_item({"a": A, "b": B[:2]})
+        best_per_sample({"a": A, "b": B[:2]})
 
 
 def test_differences_are_paired_and_averaged_over_seeds() -> None:

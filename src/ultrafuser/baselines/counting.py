@@ -26,6 +26,7 @@ __all__ = [
     "parameters",
     "read_lengths",
     "stage_operations",
+    "tokens_of_all",
     "tokens_read",
     "used_parameters",
 ]
@@ -102,7 +103,7 @@ def stage_operations(
     for place, stage in enumerate(stages):
         drawn = tokens_read(train, stage, seed=1000 * seed + place)
         gate, learns = TRAINABLE[stage.train]
-        once = Tokens(read_lengths(train, range(len(train))), 0) if stage.stored_states else drawn
+        once = tokens_of_all(train) if stage.stored_states else drawn
         for j, specialist in enumerate(model.specialists):
             parts, cost = model_parts(specialist), LEARNS if learns and j in model.learners else FROZEN
             total += cost * (parts.body * once.read[j] + parts.head * drawn.response)
@@ -146,6 +147,12 @@ def tokens_read(train: ResponseDataset, stage: StageConfig, *, seed: int) -> Tok
     indices = list(sampler)
     response = [example.n_response_tokens for example in train.examples]
     return Tokens(read_lengths(train, indices), sum(response[i] for i in indices))
+
+
+def tokens_of_all(train: ResponseDataset) -> Tokens:
+    """Tokens of a data set read once."""
+    responses = sum(example.n_response_tokens for example in train.examples)
+    return Tokens(read_lengths(train, range(len(train))), responses)
 
 
 def read_lengths(train: ResponseDataset, indices: Iterable[int]) -> list[int]:

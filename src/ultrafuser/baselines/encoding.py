@@ -12,7 +12,7 @@ from ultrafuser.training.material import Material
 if TYPE_CHECKING:
     from ultrafuser.baselines.setting import Setting
 
-__all__ = ["encoded"]
+__all__ = ["encoded", "fitting"]
 
 
 def encoded(setting: Setting, templates: Sequence[str], domains: Sequence[str] | None = None) -> Material:
@@ -25,7 +25,7 @@ def encoded(setting: Setting, templates: Sequence[str], domains: Sequence[str] |
     def again(conversations: list[Conversation], dataset: ResponseDataset | None) -> ResponseDataset | None:
         if dataset is None:
             return None
-        kept = _fitting(conversations, dataset)
+        kept = fitting(conversations, dataset)
         return ResponseDataset.from_conversations(kept, templates, setting.tokenizer, categories=dataset.categories)
 
     if list(templates) == list(setting.templates.values()):
@@ -40,7 +40,7 @@ def encoded(setting: Setting, templates: Sequence[str], domains: Sequence[str] |
     return replace(material, train=_only(material.train, list(domains)))
 
 
-def _fitting(conversations: Sequence[Conversation], dataset: ResponseDataset) -> list[Conversation]:
+def fitting(conversations: Sequence[Conversation], dataset: ResponseDataset) -> list[Conversation]:
     """The conversations that `dataset` was made of: it keeps their order and leaves out what is too long."""
     rows, found = iter(conversations), []
     for example in dataset.examples:

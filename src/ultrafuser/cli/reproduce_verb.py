@@ -38,6 +38,10 @@ def reproduce(
     other_data: Annotated[
         Path | None, typer.Option(help="Folder like --data: other conversations, for Table 9.", exists=True)
     ] = None,
+    judge: Annotated[
+        str | None, typer.Option(metavar="URL", help="Endpoint of the judge of chat answers, for Tables 5 and 7.")
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option(metavar="NAME", help="The judge's name at that endpoint.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for results and report.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes side by side.")] = None,
     show_plan: Annotated[bool, typer.Option("--plan", help="Say what would be run, and run nothing.")] = False,
@@ -60,6 +64,8 @@ def reproduce(
         recipe=recipe,
         benchmarks=benchmarks,
         other_data=other_data,
+        judge=judge,
+        judge_model=judge_model,
     )
     folder = output if output is not None else Path("runs") / f"reproduce-{scale}"
     if show_plan or (SCALES[scale].needs_gpu and not _has_gpu()):
@@ -68,7 +74,7 @@ def reproduce(
     console.print(f"Working in {folder}. Stop it at any time: the same command goes on.", markup=False)
     report = run(folder, plan, workers=workers, on_event=Lines(console))
     for table in report.tables.values():
-        console.print(grid(table))
+        console.print(grid(table) if table.rows else Text(table.title, style="italic"))
         for finding in table.findings:
             console.print(Text.assemble(SIGNS[finding.verdict], finding.text))
         console.print()

@@ -33,7 +33,7 @@ GATE_NOTES = {
     "extended": "A constant gate has one learned weight per specialist: the newcomer starts at the mean of the others, "
     "and training settles it.",
     "cut": "A constant gate has one learned weight per specialist: the others keep theirs.",
-    "redrawn": "A joint gate reads all specialists together, so another set needs another gate: it was drawn anew and "
+    "redrawn": "This gate reads all specialists together, so another set needs another gate: it was drawn anew and "
     "is untrained.",
 }
 
@@ -167,7 +167,9 @@ def _finish(
     save_fused(changed, opened.tokenizer, output, gate_only=gate_only, overwrite=overwrite)
     result = replace(opened, source=str(output), model=changed)
     kind = changed.config.gate["type"]
-    fate = {"joint": "redrawn", "constant": "extended" if "added" in change else "cut"}.get(kind, "kept")
+    fate = {"joint": "redrawn", "answer": "redrawn", "constant": "extended" if "added" in change else "cut"}.get(
+        kind, "kept"
+    )
     console = human_console(json_path)
     console.print(Text.assemble((change, "bold"), f": {output} now fuses {', '.join(result.names)}"), soft_wrap=True)
     console.print(GATE_NOTES[fate], style="dim", soft_wrap=not console.is_terminal)

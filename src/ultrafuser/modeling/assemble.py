@@ -16,7 +16,7 @@ from ultrafuser.modeling.adapter_folders import find_adapters
 from ultrafuser.modeling.adapters import SharedSpecialist, regroup
 from ultrafuser.modeling.configuration import UltraFuserConfig
 from ultrafuser.modeling.fusion import FUSION_RULES
-from ultrafuser.modeling.gate import gate_settings
+from ultrafuser.modeling.gate import GATES, gate_settings
 from ultrafuser.modeling.head import check_head
 from ultrafuser.modeling.manner import Manner
 from ultrafuser.modeling.quantisation import quantisation_of
@@ -198,6 +198,9 @@ def assemble(
     tokenizers = {name: tokenizer for name in names if (tokenizer := tokenizer_of(opened[name])) is not None}
     found = find_templates(names, tokenizers, templates)
     aligned = align_specialists(opened, tokenizers, found, settings["rule"])
+    kind = gate_settings(gate, seed)["type"]
+    if aligned is not None and lookup(GATES, kind, "gate.type").holds:
+        raise ValueError(f"gate.type: a gate that decides once for an answer ({kind!r}) needs one tokenizer for all")
     if aligned is None:
         vocab_size = common_vocabulary(opened, tokenizers, vocab_size)
     elif vocab_size not in (None, len(aligned.tables[0])):

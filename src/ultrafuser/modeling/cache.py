@@ -17,7 +17,8 @@ class SpecialistCache(Cache):
     """Several caches as one `Cache`: reorder, crop, repeat, select, reset act on all of them.
 
     `caches` holds one for each group, `sizes` how many specialists each serves. `get_seq_length` counts visible
-    columns. Cropping and repeating are inherited and work through `layers`.
+    columns. Cropping is inherited and works through `layers`. `answer_weights` (B, N) are those that a gate which
+    `holds` gave the answers, None before it did.
     """
 
     def __init__(self, caches: Sequence[Cache], sizes: Sequence[int] | None = None) -> None:
@@ -26,6 +27,7 @@ class SpecialistCache(Cache):
         self.sizes = [1] * len(self.caches) if sizes is None else list(sizes)
         self.layer_class_to_replicate = None
         self.offloading = any(cache.offloading for cache in self.caches)
+        self.answer_weights: torch.Tensor | None = None
 
     @classmethod
     def for_configs(
@@ -57,12 +59,29 @@ class SpecialistCache(Cache):
         """Row b of every specialist becomes its row `beam_idx[b]`."""
         for cache, n in zip(self.caches, self.sizes, strict=True):
             cache.reorder_cache(_of_all(beam_idx, n, len(beam_idx)))
+        self._pick_weights(beam_idx)
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep the examples at `indices`, of every specialist."""
         batch = self.batch_size
         for cache, n in zip(self.caches, self.sizes, strict=True):
             cache.batch_select_indices(_of_all(indices, n, batch))
+        self._pick_weights(indices)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Each example `repeats` times."""
+        super().batch_repeat_interleave(repeats)
+        if self.answer_weights is not None:
+            self.answer_weights = self.answer_weights.repeat_interleave(repeats, dim=0)
+
+    def reset(self) -> None:
+        """Forget everything."""
+        super().reset()
+        self.answer_weights = None
+
+    def _pick_weights(self, indices: torch.Tensor) -> None:
+        if self.answer_weights is not None:
+            self.answer_weights = self.answer_weights[indices.to(self.answer_weights.device)]
 
     def update(self, *args: Any, **kwargs: Any) -> Any:
         """Not for use: each specialist updates its own cache in `caches`."""

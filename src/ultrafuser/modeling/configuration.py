@@ -28,7 +28,7 @@ class UltraFuserConfig(PreTrainedConfig):
             configuration objects: Transformers would treat objects as sub-models of its own kind.
         specialist_names: unique names, in order; the first is the canonical one, whose prompt is the visible one.
         templates: Jinja source of each specialist's chat template ("" where there is none).
-        gate: `{"type": "token" | "joint" | "evidence" | "constant", "seed": int, ...options of the gate}`;
+        gate: `{"type": ..., "seed": int, ...options of the gate}`, the type a row of GATES;
             `projection_size` is there only where the gate projects specialists of another width to it, `temperature`
             and `learn_temperature` only where they are not 1.0 and False.
         fusion: `{"rule": "logits" | "probabilities", "top_k": int | None}`.

@@ -38,10 +38,12 @@ class Gate(nn.Module):
     """Base of all gates: `scores` is a gate's own, divided by a temperature they become gate logits.
 
     `serves_any_number`: no weight depends on how many specialists there are. `reads_evidence`: `scores` wants what
-    `evidence.read_evidence` says of the specialists' predictions.
+    `evidence.read_evidence` says of the specialists' predictions. `holds`: its weights at an answer's first token are
+    those of the whole answer, see `AnswerGate`.
     """
 
     serves_any_number = False
+    holds = False
     reads_evidence = False
     temperature: float = 1.0
     log_temperature: nn.Parameter | None
@@ -210,11 +212,36 @@ class ConstantGate(Gate):
         return at_least_float32(self.logits).expand(*hidden_BTD[0].shape[:-1], -1)
 
 
+class AnswerGate(Gate):
+    """One decision for a whole answer: a linear map of all hidden states at the last token of the prompts.
+
+    With the fusion's `top_k` 1 it is a router, which hands each answer to one specialist. The model holds its weights
+    from an answer's first token to its last wherever it knows where prompts end: with prompts of the specialists' own,
+    and in the training form. Plain `input_ids` do not say where, and are weighed token by token.
+    """
+
+    holds = True
+
+    def __init__(self, hidden_sizes: Sequence[int]) -> None:
+        super().__init__(hidden_sizes)
+        self.outer = nn.Linear(sum(hidden_sizes), len(hidden_sizes))
+
+    def draw(self, seed: int) -> None:
+        """See `Gate.draw`."""
+        _seed_linear(self.outer, torch.Generator().manual_seed(seed))
+
+    def scores(self, hidden_BTD: Sequence[torch.Tensor], evidence_BTNF: torch.Tensor | None = None) -> torch.Tensor:
+        """N scalars from the concatenated hidden states: (..., N)."""
+        hidden = torch.cat([hidden.to(self.outer.weight) for hidden in hidden_BTD], dim=-1)
+        return at_least_float32(self.outer(hidden))
+
+
 GATES: dict[str, type[Gate]] = {
     "token": TokenGate,
     "joint": JointGate,
     "evidence": EvidenceGate,
     "constant": ConstantGate,
+    "answer": AnswerGate,
 }
 
 

@@ -130,6 +130,14 @@ class Responses:
         """(M, N) bool: which specialists take part at the kept positions."""
         return self.index >= 0
 
+    @property
+    def answers(self) -> torch.Tensor:
+        """Which answer each kept position belongs to, (M,), counted from 0: a new one begins where a row does, or where
+        the first specialist reads more between two positions than the token that the first of them predicts."""
+        begins_M = torch.ones_like(self.rows, dtype=torch.bool)
+        begins_M[1:] = (self.rows.diff() != 0) | (self.index[:, 0].diff() != 1)
+        return begins_M.cumsum(0) - 1
+
     def gather(self, states_BTD: torch.Tensor, j: int) -> torch.Tensor:
         """Specialist j's hidden states at the kept positions, (M, D); zero where it takes no part."""
         rows, index = self.rows.to(states_BTD.device), self.index[:, j].to(states_BTD.device)

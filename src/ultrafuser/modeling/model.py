@@ -153,12 +153,13 @@ class UltraFuserForCausalLM(RespondingMixin, FusedGenerationMixin, PreTrainedMod
         check_prompts(input_ids, prompt_ids, prompt_mask, self.n_specialists)
         learning = labels is not None or shift_labels is not None
         cache = self._cache(past_key_values, use_cache, learning)
+        past = 0 if cache is None else cache.get_seq_length()
         if prompt_ids is None or prompt_mask is None:
             views = [Columns(input_ids, attention_mask, position_ids)] * self.n_specialists
         else:
-            past = 0 if cache is None else cache.get_seq_length()
             views = own_columns(input_ids, attention_mask, prompt_ids, prompt_mask, past)
         hidden = read_all(self, views, cache)
+        gate_weights = self.prompt_weights(gate_weights, hidden, prompt_ids, past, cache)
         if not learning:
             gate_weights = keep_columns(gate_weights, logits_to_keep, input_ids.shape[1])
             hidden = [slice_logits_to_keep(states, logits_to_keep) for states in hidden]
@@ -218,8 +219,7 @@ class UltraFuserForCausalLM(RespondingMixin, FusedGenerationMixin, PreTrainedMod
         """The training form: everything after the specialists happens at response positions only."""
         states = read_all(self, [form.columns(j) for j in range(self.n_specialists)])
         hidden = [form.gather(states_BTD, j) for j, states_BTD in enumerate(states)]
-        if given is not None:
-            given = forced_weights(given, form.keep.shape, self.n_specialists, hidden[0].device)[form.keep]
+        given = self.answer_weights(given, hidden, form)
         weights, loss_M = self.respond(hidden, None if labels is None else labels[form.keep], form.available, given)
         output = UltraFuserOutput(gate_weights=form.spread(weights))
         if loss_M is not None:

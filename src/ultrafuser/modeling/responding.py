@@ -1,16 +1,18 @@
 """From the specialists' hidden states at response positions to weights and losses, for training and evaluation.
 
-Legend: M response positions of a batch laid end to end, N specialists, D hidden, V vocabulary.
+Legend: M response positions of a batch laid end to end, B batch, Q columns, N specialists, D hidden, V vocabulary.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
+from ultrafuser.modeling.cache import SpecialistCache
 from ultrafuser.modeling.evidence import read_evidence
 from ultrafuser.modeling.gate import Gate, normalise
 from ultrafuser.modeling.head import fused_logits
-from ultrafuser.modeling.inputs import check_labels, keep_available
+from ultrafuser.modeling.inputs import Responses, check_labels, forced_weights, keep_available
 from ultrafuser.modeling.loss import CHUNK_BYTES, response_loss
 from ultrafuser.modeling.mixture import mixture_loss, union_logs
 from ultrafuser.modeling.parts import FusedParts
@@ -31,6 +33,7 @@ class RespondingMixin(FusedParts):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Gate weights (M, N) and loss (M,) in nats at response positions, from the specialists' hidden states there.
 
+        Of a gate that `holds` pass what `answer_weights` gives.
         `available_MN` bool says which specialists take part (default: all; their hidden states are 0 elsewhere),
         `gate_weights_MN` replaces the gate's weights. `chunk_bytes`: logits held at once. Raises ValueError where a
         label is no token of the fused vocabulary.
@@ -58,6 +61,45 @@ class RespondingMixin(FusedParts):
             return fused_logits(weights_MN, hidden_MD, self.heads, self.config.fusion["rule"])
         own = [head.logits(hidden) for head, hidden in zip(self.heads, hidden_MD, strict=True)]
         return union_logs(weights_MN, own, self.alignment)[:, : self.config.vocab_size]
+
+    def answer_weights(self, given: Any, hidden_MD: Sequence[torch.Tensor], form: Responses) -> torch.Tensor | None:
+        """Weights (M, N) where the gate is not to be asked at each position: those given, or those of a gate that
+        `holds`, which are its weights at the first position of each answer. None elsewhere.
+        """
+        device = hidden_MD[0].device
+        if given is not None:
+            return forced_weights(given, form.keep.shape, self.n_specialists, device)[form.keep]
+        if not self.gate.holds:
+            return None
+        answers_M = form.answers.to(device)
+        first_A = torch.nn.functional.pad(answers_M.diff(), (1, 0), value=1).nonzero()[:, 0]
+        return self._weigh([states[first_A.to(states.device)] for states in hidden_MD])[answers_M]
+
+    def prompt_weights(
+        self,
+        given: Any,
+        hidden_BQD: Sequence[torch.Tensor],
+        prompt_ids: torch.Tensor | None,
+        past: int,
+        cache: SpecialistCache | None,
+    ) -> Any:
+        """`given`; without, the weights (B, N) of a gate that `holds`, decided at the last column of the prompts
+        (B, N, P) and kept in the cache.
+
+        `past` columns come before this call. None for other gates, without prompts, and while their last column is
+        still to come, as in a prefill by chunks.
+        """
+        if given is not None or prompt_ids is None or not self.gate.holds:
+            return given
+        if cache is not None and cache.answer_weights is not None:
+            return cache.answer_weights
+        column = prompt_ids.shape[-1] - 1 - past
+        if not 0 <= column < hidden_BQD[0].shape[1]:
+            return None
+        weights_BN = self._weigh([states[:, column] for states in hidden_BQD])
+        if cache is not None:
+            cache.answer_weights = weights_BN
+        return weights_BN
 
     def _weigh(
         self,

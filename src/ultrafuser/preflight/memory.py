@@ -95,9 +95,11 @@ def _main_memory() -> tuple[int | None, int | None]:
 def gate_parameters(kind: str, hidden_size: int, facts: Sequence[Facts], projection_size: int | None = None) -> int:
     """Parameters of the gate (Ding et al., ACL 2025, equation 1, for `token`)."""
     n = len(facts)
+    sizes = [one.hidden_size for one in facts]
     if kind == "constant":
         return n
-    sizes = [one.hidden_size for one in facts]
+    if kind == "answer":
+        return (sum(sizes) + 1) * n
     shared = kind in ("token", "evidence")
     width, outputs = (projection_size or min(sizes), 1) if shared else (sum(sizes), n)
     projections = sum(size * width for size in sizes if size != width) if shared else 0

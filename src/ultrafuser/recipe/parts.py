@@ -83,13 +83,16 @@ class SpecialistSource(Strict):
         return is_hub_model(self.source, self.revision)
 
 
+WITHOUT_INNER_LAYER = ("constant", "answer")  # gates that take no hidden_size
+
+
 class GateConfig(Strict):
     """The gate: from hidden states to one weight per specialist and token."""
 
-    type: Literal["token", "joint", "evidence", "constant"] = "token"
-    """token: the paper's; joint: reads all states at once; evidence: also how sure each is; constant: fixed weights."""
+    type: Literal["token", "joint", "evidence", "constant", "answer"] = "token"
+    """token: the paper's; joint: all states; evidence: how sure each is; constant: fixed; answer: decides once."""
     hidden_size: Count = 512
-    """Width of the gate's inner layer; the paper's is 512. A constant gate has none."""
+    """Width of the gate's inner layer; the paper's is 512. A constant gate and an answer gate have none."""
     projection_size: Count | None = None
     """Width that a token gate reads where specialists differ in width; null takes the narrowest's."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
@@ -103,9 +106,9 @@ class GateConfig(Strict):
             raise ValueError(
                 f"projection_size: {self.projection_size} given, but a {self.type} gate projects nothing; remove it"
             )
-        if self.type == "constant" and "hidden_size" in self.model_fields_set:
+        if self.type in WITHOUT_INNER_LAYER and "hidden_size" in self.model_fields_set:
             raise ValueError(
-                f"hidden_size: {self.hidden_size} given, but a constant gate has no inner layer; remove it"
+                f"hidden_size: {self.hidden_size} given, but a {self.type} gate has no inner layer; remove it"
             )
         return self
 
@@ -113,7 +116,7 @@ class GateConfig(Strict):
     def _options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Only what the gate's class takes, and a temperature where there is one."""
         data: dict[str, Any] = handler(self)
-        if self.type == "constant":
+        if self.type in WITHOUT_INNER_LAYER:
             data.pop("hidden_size", None)
         if self.projection_size is None:
             data.pop("projection_size", None)

@@ -5,7 +5,7 @@ A domain's loss is the summed loss of its items over their summed response token
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
@@ -95,30 +95,6 @@ def loss_cells(runs: Sequence[Sequence[Item]], domains: Sequence[str], averaged:
     cells = {d: Cell.of(one[d] for one in losses if d in one) for d in domains}
     cells[MEAN] = Cell.of(fmean(one[d] for d in averaged) for one in losses if all(d in one for d in averaged))
     return {name: cell for name, cell in cells.items() if cell is not None}
-
-
-def best_per_item(readings: Mapping[str, Sequence[Item]]) -> list[Item]:
-    """For each item the reading with the lowest loss: no rule that picks one model per item can do better.
-
-    Ties go to the model named first. Raises ValueError where the models read different items.
-    """
-    rows = list(readings.values())
-    keys = [[(item.id, item.tokens) for item in row] for row in rows]
-    if any(other != keys[0] for other in keys[1:]):
-        raise ValueError(f"items: {', '.join(readings)} read different items or token counts; measure them again")
-    return [min(same, key=lambda item: item.nats) for same in zip(*rows, strict=True)]
-
-
-def best_per_domain(readings: Mapping[str, Sequence[Item]], domains: Sequence[str]) -> list[Item]:
-    """The items of each domain as the model with the lowest loss in it read them (the paper's "best specialist")."""
-    losses = {name: loss_by_domain(items, domains) for name, items in readings.items()}
-    found: list[Item] = []
-    for domain in domains:
-        having = [name for name in readings if domain in losses[name]]
-        if having:
-            best = min(having, key=lambda name: losses[name][domain])
-            found += [item for item in readings[best] if item.domain == domain]
-    return found
 
 
 def paired_differences(

@@ -20,6 +20,7 @@ CONDITIONS = ("base", "validation", "heldout", "several")  # needs that are no p
 # From random weights with the operations that base, specialists and fusing took: hundreds of passes over the shipped
 # sample, and for models made elsewhere nobody knows how many. `ultrafuser baseline scratch` makes it on any data.
 LEFT_OUT = ("scratch",)
+OWN_STEPS = ("routing",)  # methods that train until they are done, whatever the steps
 LEVEL_FROM, LEVEL_TO = 0.9, 1.1  # within these a method has taken the fused model's operations already
 
 

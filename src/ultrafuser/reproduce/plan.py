@@ -25,7 +25,8 @@ SUFFIXES = (".json", ".jinja", ".safetensors", ".model")
 class Plan(BaseModel):
     """A whole reproduction. `recipe` holds the fused model, its stages and its data; `extra` further held-out files by
     kind, kinds that nothing is trained on; `digest` stands for the content of models and data. `other` holds the other
-    training data of Table 9 by domain: they and their digest are inputs of its runs alone.
+    training data of Table 9 by domain: they and their digest are inputs of its runs alone. `judge` ("url" and
+    "model") rates and picks chat answers, and is an input of those runs alone.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -43,6 +44,7 @@ class Plan(BaseModel):
     benchmark_digest: str = ""
     other: dict[str, list[str]] = {}
     other_digest: str = ""
+    judge: dict[str, str | None] | None = None
 
     @property
     def settings(self) -> Scale:
@@ -85,6 +87,8 @@ def make_plan(
     recipe: Path | None = None,
     benchmarks: Path | None = None,
     other_data: Path | None = None,
+    judge: str | None = None,
+    judge_model: str | None = None,
 ) -> Plan:
     """The plan of a scale. `tables` are the names to make; `seeds` how many, None the scale's own number.
 
@@ -92,6 +96,7 @@ def make_plan(
     heldout/ where it has them: else the shipped held-out items serve. `recipe` replaces the shipped trio and sample.
     `benchmarks` is a folder with the benchmarks' data (docs/evaluation.md); without it the shipped items are asked.
     `other_data` is a folder as `data` is, for the table that trains on other conversations.
+    `judge` is the address of an OpenAI-compatible endpoint for Tables 5 and 7, `judge_model` the model's name there.
     Raises ValueError for what does not exist, before anything is opened.
     """
     size = lookup(SCALES, scale, "--scale")
@@ -99,6 +104,8 @@ def make_plan(
         raise ValueError(f"--seeds: {seeds} is below 1; give how many seeds to run")
     if data is not None and recipe is not None:
         raise ValueError("--data and --recipe are both given; a recipe names its own data, so keep one of them")
+    if judge is None and judge_model is not None:
+        raise ValueError(f"--judge-model: {judge_model!r} needs --judge URL, the endpoint that serves it")
     extra: dict[str, list[str]] = {}
     if recipe is not None or size.recipe is not None:
         found, base = _given(recipe, size), None
@@ -117,6 +124,7 @@ def make_plan(
         benchmark_digest="" if benchmarks is None else _names_and_sizes(benchmarks),
         other=other,
         other_digest=_digest_of_files(other) if other else "",
+        judge=None if judge is None else {"url": judge, "model": judge_model},
     )
     return plan.model_copy(update={"digest": _digest(plan)})
 

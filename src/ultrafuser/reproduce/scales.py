@@ -79,7 +79,7 @@ SCALES: dict[str, Scale] = {
         seeds=1,
         gate=Size(120, 4, 3e-3),
         full=Size(120, 4, 4e-4),
-        tables=("table1", "table2", "table3", "table6", "table11"),
+        tables=("table1", "table2", "table3", "table6", "table11", "figure1", "figure5", "figure6"),
     ),
     "small": Scale(
         "every table and figure over three seeds: hours on two cores, in the background",

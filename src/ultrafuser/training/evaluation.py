@@ -163,7 +163,7 @@ def _evaluate_batch(
 ) -> dict[str, list[list[float]]]:
     """Per weighting and example: loss sum, number of tokens, mean weight of each specialist."""
     inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "category"}
-    names = list(weightings)
+    names = sorted(weightings, key=lambda name: weightings[name] is not None)  # some gates need the whole form
     output = model(**inputs, gate_weights=weightings[names[0]], output_hidden_states=len(names) > 1)
     keep_BR = inputs["labels"] != IGNORE
     results = {names[0]: _rows(output.token_loss, output.gate_weights, keep_BR)}
@@ -175,7 +175,7 @@ def _evaluate_batch(
             forced = forced_weights(forced, keep_BR.shape, model.n_specialists, kept[0].device)[keep_BR]
         weights_MN, loss_M = model.respond(kept, inputs["labels"][keep_BR], available_MN, forced)
         results[name] = _rows(spread(loss_M, keep_BR), spread(weights_MN, keep_BR), keep_BR)
-    return results
+    return {name: results[name] for name in weightings}
 
 
 def _rows(token_loss_BR: torch.Tensor, weights_BRN: torch.Tensor, keep_BR: torch.Tensor) -> list[list[float]]:

@@ -185,5 +185,10 @@ def _check(
                 f"stages.{stage.name}.stored_states: the specialists' tokenizers differ, and not every one takes part "
                 "in every position; remove stored_states"
             )
+        if stage.stored_states is not None and model.gate.holds:
+            raise ValueError(
+                f"stages.{stage.name}.stored_states: the gate {model.config.gate['type']!r} decides once for an "
+                "answer, and stored states are read position by position; remove stored_states"
+            )
         if stage.train == "gate" and model.n_specialists == 1:
             raise ValueError(f"stages.{stage.name}.train: a gate over one specialist has nothing to learn")

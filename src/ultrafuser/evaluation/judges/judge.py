@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Comparison", "Judge", "Pair", "Rated", "Rating"]
+__all__ = ["Choice", "Chosen", "Comparison", "Judge", "Pair", "Rated", "Rating"]
 
 
 class Pair(NamedTuple):
@@ -46,6 +46,24 @@ class Rating:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Choice(NamedTuple):
+    """Several answers to the same: of each of `candidates` one text per question."""
+
+    questions: tuple[str, ...]
+    candidates: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The place of the candidate chosen; None, with "flagged" in `detail`, where no verdict could be had.
+
+    `detail` is plain data; "agreed" in it says whether two orders of the candidates led to the same one.
+    """
+
+    place: int | None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Judge(Protocol):
     """A language model behind an endpoint, or a reward model."""
 
@@ -57,6 +75,9 @@ class Judge(Protocol):
 
     def rate(self, cases: Sequence[Rated]) -> list[Rating]:
         """One rating per case, in their order. Raises ValueError where `rates` is False."""
+
+    def choose(self, cases: Sequence[Choice]) -> list[Chosen]:
+        """One candidate per case, in their order."""
 
     def describe(self) -> dict[str, Any]:
         """What a run's record says about it: all that its verdicts depend on."""

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 from ultrafuser.endpoint import ChatClient, ChatRequest, RejectedError
-from ultrafuser.evaluation.judges.judge import Comparison, Pair, Rated, Rating
-from ultrafuser.evaluation.judges.verdicts import ANSWER_A, ANSWER_B, TIE, read_rating, read_verdict
+from ultrafuser.evaluation.judges.judge import Choice, Chosen, Comparison, Pair, Rated, Rating
+from ultrafuser.evaluation.judges.verdicts import ANSWER_A, ANSWER_B, TIE, read_choice, read_rating, read_verdict
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -25,6 +26,8 @@ __all__ = ["LLMJudge", "rating_prompt"]
 RETRY_TEMPERATURE = 0.7  # a second try at temperature 0 would say the same again
 EMPTY = "empty answer"
 _PROMPTS = ("compare.jinja", "rate.jinja")
+_CHOOSE = "choose.jinja"  # apart: what a run of `eval` says about its judge must not change with it
+LETTERS = ascii_uppercase
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,17 @@ class LLMJudge:
         for number, reading in zip(asked, readings, strict=True):
             ratings[number] = _rated(reading)
         return ratings
+
+    def choose(self, cases: Sequence[Choice]) -> list[Chosen]:
+        """One candidate per case; two calls each, with the candidates as given and in the opposite order.
+
+        Where both orders name another one, the first order's counts; where one has no verdict, the other's.
+        """
+        prompts = [prompt for case in cases for prompt in (_choice_prompt(case), _choice_prompt(_reversed(case)))]
+        letters = "".join(LETTERS[: max((len(case.candidates) for case in cases), default=0)])
+        readings = self._read(prompts, lambda reply: read_choice(reply, letters))
+        pairs = zip(cases, readings[::2], readings[1::2], strict=True)
+        return [_chosen(len(case.candidates), first, second) for case, first, second in pairs]
 
     def describe(self) -> dict[str, Any]:
         """Model, address, and what its prompts were."""
@@ -164,6 +178,40 @@ def _compared(first: _Reading, second: _Reading) -> Comparison:
     return Comparison(win, f"{outcomes[0]} in both orders", detail | {"agreed": True})
 
 
+def _chosen(count: int, first: _Reading, second: _Reading) -> Chosen:
+    """Both orders put together; letters beyond the candidates are no verdict."""
+    places = [_place(first.value, count), _place(second.value, count)]
+    if places[1] is not None:
+        places[1] = count - 1 - places[1]
+    known = [place for place in places if place is not None]
+    agreed = len(set(known)) == 1 if len(known) == 2 else None
+    detail = {"orders": [first.as_dict(), second.as_dict()], "places": places, "agreed": agreed}
+    return Chosen(known[0], detail) if known else Chosen(None, detail | {"flagged": True})
+
+
+def _place(letter: str | None, count: int) -> int | None:
+    return LETTERS.index(letter) if letter is not None and LETTERS.index(letter) < count else None
+
+
+def _reversed(case: Choice) -> Choice:
+    return case._replace(candidates=case.candidates[::-1])
+
+
+def _choice_prompt(case: Choice) -> str:
+    letters = LETTERS[: len(case.candidates)]
+    mark = _mark(*case.questions, *(text for texts in case.candidates for text in texts))
+    return (
+        _environment()
+        .get_template(_CHOOSE)
+        .render(
+            questions=case.questions,
+            candidates=list(zip(letters, case.candidates, strict=True)),
+            letters=f"{', '.join(letters[:-1])} or {letters[-1]}",
+            mark=mark,
+        )
+    )
+
+
 def _rated(reading: _Reading) -> Rating:
     if reading.value is None:
         return Rating(None, "no rating from the judge", reading.as_dict() | {"flagged": True})
@@ -190,5 +238,5 @@ def _prompt_source(name: str) -> str:
 def _environment() -> Environment:
     from jinja2 import DictLoader, Environment, StrictUndefined
 
-    sources = {name: _prompt_source(name) for name in _PROMPTS}
+    sources = {name: _prompt_source(name) for name in (*_PROMPTS, _CHOOSE)}
     return Environment(loader=DictLoader(sources), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

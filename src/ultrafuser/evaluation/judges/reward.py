@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from ultrafuser.evaluation.judges.judge import Comparison, Pair, Rated, Rating
+from ultrafuser.evaluation.judges.judge import Choice, Chosen, Comparison, Pair, Rated, Rating
 
 __all__ = ["RewardJudge"]
 
@@ -49,6 +50,21 @@ class RewardJudge:
             f"--reward-model: {self.name} compares answers and cannot rate them from 1 to 10; "
             "for ratings give a language model, --judge URL --judge-model NAME"
         )
+
+    def choose(self, cases: Sequence[Choice]) -> list[Chosen]:
+        """The candidate with the highest mean reward over its answers, each after the conversation up to it."""
+        spoken = [
+            ("\n\n".join([*sum(zip(case.questions[:turn], texts[:turn], strict=True), ()), case.questions[turn]]), text)
+            for case in cases
+            for texts in case.candidates
+            for turn, text in enumerate(texts)
+        ]
+        rewards = iter(reward for reward, _ in self._score(spoken))
+        found = []
+        for case in cases:
+            means = [fmean([next(rewards) for _ in texts]) for texts in case.candidates]
+            found.append(Chosen(means.index(max(means)), {"rewards": means}))
+        return found
 
     def describe(self) -> dict[str, Any]:
         """Folder, architecture and number format."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["ANSWER_A", "ANSWER_B", "TIE", "read_rating", "read_verdict"]
+__all__ = ["ANSWER_A", "ANSWER_B", "TIE", "read_choice", "read_rating", "read_verdict"]
 
 ANSWER_A, ANSWER_B, TIE = "A", "B", "tie"
 _LOWEST, _HIGHEST = 1.0, 10.0
@@ -14,6 +14,11 @@ _VERDICT = re.compile(
     _BEFORE + r"verdict(?:\W+is)?\W+"
     r"(?:(?:answer|response|option)\W+)?(?P<value>a|b|tie|draw|equal)"
     r"(?:\W+(?:is|wins)(?:\W+(?:\w+\W+)?better)?)?\W*",
+    re.IGNORECASE,
+)
+_CHOICE = re.compile(
+    _BEFORE
+    + r"verdict(?:\W+is)?\W+(?:(?:assistant|answer|option)\W+)?(?P<value>[a-z])(?:\W+(?:is|wins)(?:\W+\w+)*)?\W*",
     re.IGNORECASE,
 )
 _RATING = re.compile(
@@ -40,6 +45,12 @@ def read_rating(reply: str) -> float | None:
     if value is None or not _LOWEST <= float(value) <= _HIGHEST:
         return None
     return float(value)
+
+
+def read_choice(reply: str, letters: str) -> str | None:
+    """One of `letters`, from a line such as `Verdict: C`; of several lines the last one counts."""
+    value = _last(_CHOICE, reply)
+    return value.upper() if value is not None and value.upper() in letters else None
 
 
 def _last(pattern: re.Pattern[str], reply: str) -> str | None:

@@ -11,7 +11,7 @@ from ultrafuser.reproduce.plan import Plan
 from ultrafuser.reproduce.runs import Result
 
 WIDTH = 6.8  # inches, of all pictures
-UNKNOWN = "The paper's own drawing of this number is not known here, so this one may show something else."
+UNKNOWN = "What the paper draws under this number is not known here: this one may show something else."
 Legend = list[tuple[str, str]]
 
 

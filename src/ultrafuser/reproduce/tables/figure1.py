@@ -30,7 +30,7 @@ def make(plan: Plan, results: Results) -> Table:
     pictures = []
     if rows and ours is not None:
         colours = {**column_colours(plan), MEAN: "currentColor"}
-        edge = max(cell.mean for cell in ours.cells.values()) + REACH
+        edge = max(cell.mean for name, cell in ours.cells.items() if name in colours) + REACH
         caption = "The lowest mean stands at the top; the thin line is the fused model's mean."
         if any(row.cells[name].mean > edge for row in rows for name in colours if name in row.cells):
             caption += " A triangle: the loss lies beyond the edge."

@@ -20,7 +20,7 @@ from ultrafuser.reproduce.tables.table import Column, Finding, Picture, Row, Tab
 TITLE = "Figure 5: training loss of the fused model and its rivals"
 FUSED = "fused"
 INKS = {FUSED: "#c2255c", "btx": "#0c8599", "copies": "#7048e8"}
-LABELS = {FUSED: "the fused model", "btx": "BTX", "copies": "fuser of unspecialised copies (LlamaFuser)"}
+LABELS = {FUSED: "the fused model", "btx": "BTX", "copies": "LlamaFuser (a fuser of copies of the base)"}
 PARTS = {"first": (0.0, 0.1), "quarter": (0.2, 0.3), "half": (0.45, 0.55), "last": (0.9, 1.0)}
 PART_LABELS = {"first": "first tenth", "quarter": "at a quarter", "half": "at half", "last": "last tenth"}
 

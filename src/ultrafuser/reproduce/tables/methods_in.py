@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from ultrafuser.baselines import find_baseline
 from ultrafuser.reproduce import paper
 from ultrafuser.reproduce.cells import Cell, Difference
-from ultrafuser.reproduce.methods import equal_operations_run, lacking, method_names, method_run
+from ultrafuser.reproduce.methods import OWN_STEPS, equal_operations_run, lacking, method_names, method_run
 from ultrafuser.reproduce.plan import Plan
 from ultrafuser.reproduce.runs import Result, Run
 from ultrafuser.reproduce.tables.table import Column, Finding, Verdict
 from ultrafuser.reproduce.tasks import tasks_run
 
 # The run of the specialists gives these already.
-READ_ANYWAY = ("specialist", "uniform")
+READ_ANYWAY = ("specialist", "uniform", "oracle")
 # Whose figures of the paper's Table 1 stand beside a method; where only an average is printed, that alone.
 PAPER_ROWS = {
     "further-tuned": "best further tuned",
@@ -37,8 +37,9 @@ def runs_of(plan: Plan, method: str) -> list[Run]:
 
 
 def equal_runs_of(plan: Plan, method: str) -> list[Run]:
-    """A method at the fused model's training operations, for every seed."""
-    return [] if lacking(method) else [equal_operations_run(plan, method, seed) for seed in plan.seeds]
+    """A method at the fused model's training operations, for every seed; none where it trains until it is done."""
+    out = lacking(method) or method in OWN_STEPS
+    return [] if out else [equal_operations_run(plan, method, seed) for seed in plan.seeds]
 
 
 def missing(method: str) -> str:

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from ultrafuser.baselines.oracles import best_per_domain, best_per_sample
 from ultrafuser.reproduce import paper
 from ultrafuser.reproduce.cells import (
     MEAN,
     Cell,
     Difference,
     Item,
-    best_per_domain,
-    best_per_item,
     loss_cells,
     paired_differences,
 )
@@ -149,12 +148,12 @@ def _oracles(plan: Plan, results: Results) -> Iterator[_Line]:
     note, scores = "in each column the specialist with the lowest loss in it", methods_in.by_domain("best specialist")
     yield _Line(
         Row(PER_DOMAIN, "best specialist per domain", note=note, group=GROUPS[4], oracle=True, paper=scores),
-        [best_per_domain(readings, plan.columns)] if readings else [],
+        [best_per_domain(readings)] if readings else [],
     )
     note = "for each item the specialist with the lowest loss on it: no router of whole samples can do better"
     yield _Line(
         Row(PER_SAMPLE, "best specialist per sample", note=note, group=GROUPS[4], oracle=True),
-        [best_per_item(readings)] if readings else [],
+        [best_per_sample(readings)] if readings else [],
     )
 
 
