@@ -3,14 +3,18 @@
 import json
 
 import pytest
+from author import author
+from scripted import completion
 
 from ultrafuser.data.decontamination import words
 from ultrafuser.endpoint import ChatRequest, Reply
 from ultrafuser.synthesis import Journal, open_domains
 from ultrafuser.synthesis.filters import FILTERS, apply_filter, check_filters, chosen_filters, restore
 from ultrafuser.synthesis.filters.duplicates import similarity
+from ultrafuser.synthesis.pipeline import Pipeline
 from ultrafuser.synthesis.records import Ask
 from ultrafuser.synthesis.rows import Settled
+from ultrafuser.synthesis.spec import Budget
 
 QUESTION = (
     "A baker sells 24 rolls before noon and a third as many in the afternoon; how many rolls does he sell on that day?"
@@ -203,3 +207,48 @@ def test_mistakes_are_told_before_anything_is_asked(filters, name, options, said
 
 def test_every_filter_says_what_it_is_for():
     assert all(row.name == name and row.summary and row.steps for name, row in FILTERS.items())
+
+
+def judged(body, number=0):
+    """A completion; a judge rates what it is shown by the length of the answer's mark."""
+    prompt = body["messages"][-1]["content"]
+    if "Rate the assistant's answer" in prompt:
+        return completion(f"Reasons: so.\nRating: {3 + len(prompt) % 2 * 5}")
+    return author(body, number)
+
+
+def test_a_run_with_filters_and_a_judge_resumes_and_reports(serve, make_spec):
+    server = serve(judged)
+    filters = ["length", "duplicates", {"name": "judge", "options": {"least": 6.0}}]
+    spec = make_spec(server.url, filters=filters, budget={"requests": 60})
+    with Journal(spec.output_folder) as journal:
+        assert Pipeline(spec, journal).run(review=False).kind == "budget"
+    spec = spec.model_copy(update={"budget": Budget()})
+    with Journal(spec.output_folder) as journal:
+        assert Pipeline(spec, journal).run(review=False) is None
+        asked = len(server.bodies)
+        assert Pipeline(spec, journal).run(review=False) is None
+        responses = list(journal.records("responses", rejected=True))
+        reasons = {record.reason for record in responses if record.state == "rejected"}
+        by = journal.removed("responses")
+    assert len(server.bodies) == asked, "nothing is asked twice"
+    assert sum("Rate the assistant" in body["messages"][-1]["content"] for body in server.bodies) == len(responses)
+    assert reasons == {"judge: rated too low: 3, at least 6"}
+    report = json.loads((spec.output_folder / "removed.json").read_text())
+    told = report["steps"]["responses"]
+    rejected = sum(one["judge"] for one in by.values())
+    assert 0 < rejected == told["removed"] == told["filters"]["judge"]["removed"] < told["made"]
+    lines = (spec.output_folder / "removed.jsonl").read_text().splitlines()
+    assert sum(json.loads(line)["filter"] == "judge" for line in lines) == rejected
+    assert f"judge, {rejected} removed" in (spec.output_folder / "removed.md").read_text()
+
+
+def test_another_set_of_filters_takes_back_what_the_first_dropped(serve, make_spec):
+    server = serve(judged)
+    spec = make_spec(server.url, filters=[{"name": "length", "options": {"limits": {"instructions": [3000, 4000]}}}])
+    with Journal(spec.output_folder) as journal:
+        Pipeline(spec, journal).run(review=False)
+        assert not list(journal.records("instructions"))
+        spec = spec.model_copy(update={"filters": []})
+        assert Pipeline(spec, journal).run(review=False) is None
+        assert len(list(journal.records("instructions", "text"))) == 12

@@ -251,16 +251,10 @@ class Journal:
                 "INSERT INTO requests (key, step, round, domain, place, parent, about, note, body, state) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, '{}', '{}', ?) ON CONFLICT (key) DO UPDATE SET active = 1",
                 (
-                    key,
-                    step,
-                    BY_HAND,
-                    domain,
-                    (place[0] or 0) + 1,
-                    about[0] if about else None,
-                    json.dumps(about),
+                    key, step, BY_HAND, domain, (place[0] or 0) + 1, about[0] if about else None, json.dumps(about),
                     ANSWERED,
                 ),
-            )
+            )  # fmt: skip
             write.execute(
                 "INSERT OR REPLACE INTO records VALUES (?, 0, ?, ?, 'added by hand')", (key, as_json(data), EDITED)
             )
@@ -280,6 +274,18 @@ class Journal:
             "SELECT SUM(attempts), SUM(prompt_tokens), SUM(completion_tokens), SUM(cost) FROM requests"
         ).fetchone()
         return Spent(*(value or 0 for value in row))
+
+    def removed(self, step: str) -> dict[str, dict[str, int]]:
+        """By domain: how many records of a step were rejected, by what their reason begins with."""
+        found: dict[str, dict[str, int]] = {}
+        by = "substr(r.reason, 1, instr(r.reason || ':', ':') - 1)"
+        for domain, name, number in self._read.execute(
+            f"SELECT q.domain, {by}, COUNT(*) FROM requests q JOIN records r ON r.request = q.key "
+            "WHERE q.step = ? AND q.active = 1 AND r.state = 'rejected' GROUP BY 1, 2",
+            (step,),
+        ):
+            found.setdefault(domain, {})[name] = number
+        return found
 
     def counts(self, step: str) -> dict[str, dict[str, int]]:
         """By domain: how many requests of a step wait, are answered or unusable, and records by state."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from ultrafuser.synthesis.domain import domains_print, open_domains
 from ultrafuser.synthesis.engine import Engine, Stopped
-from ultrafuser.synthesis.filters import apply_filter, check_filters, chosen_filters, restore
+from ultrafuser.synthesis.filters import apply_filter, check_filters, chosen_filters, restore, write_report
 from ultrafuser.synthesis.journal import Journal
 from ultrafuser.synthesis.records import Ask
 from ultrafuser.synthesis.review import apply_review, content_print, file_of, read_review, write_review
@@ -53,6 +53,8 @@ class Pipeline:
                     stopped = self._step(step) or self._filter(step) or self._review(step, stop=review)
                     if stopped is not None:
                         return stopped
+                if self.spec.filters:
+                    write_report(self.spec, self.domains, self.journal)
         finally:
             self.engine.close()
         return None
@@ -73,7 +75,9 @@ class Pipeline:
             return 0
         self.journal.retire(step.name, round_)
         self._restart_after(step)
-        return self.journal.plan(step.name, round_, self._asks(step, round_), self.spec.seed, self.print)
+        asked = self.journal.plan(step.name, round_, self._asks(step, round_), self.spec.seed, self.print)
+        restore(self.journal, step.name)  # what is found again may have been filtered under another plan
+        return asked
 
     def _restart_after(self, step: Step) -> None:
         """What was planned after a step is planned again; answers to the same requests are found again."""
