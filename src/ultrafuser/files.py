@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["cache_root", "finite", "locked", "write_json", "write_whole"]
+__all__ = ["cache_root", "finite", "locked", "publish_folder", "write_json", "write_whole"]
 
 
 def cache_root() -> Path:
@@ -79,3 +80,38 @@ def locked(file: Path, taken: str) -> Iterator[None]:
         except OSError:
             raise ValueError(taken) from None
         yield
+
+
+def publish_folder(staged: Path, final: Path) -> None:
+    """Bring every file of `staged` to the disk, then give it the name `final`; what was there before goes.
+
+    Where the system can exchange two names at once (Linux), there is no moment without a whole folder called `final`;
+    elsewhere there is a short one, in which the folder before lies beside it as .NAME.old.
+    """
+    for path in staged.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as opened:
+                os.fsync(opened.fileno())
+    if not final.exists():
+        os.replace(staged, final)
+        return
+    old = final.with_name(f".{final.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if _exchange(staged, final):
+        os.replace(staged, old)
+    else:
+        os.replace(final, old)
+        os.replace(staged, final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Let two names change places in one step; False where the system or the file system cannot."""
+    import ctypes
+
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    return rename(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ultrafuser.cli import synth_data_verbs
 from ultrafuser.cli.common import JsonOption, human_console, write_json
+from ultrafuser.cli.synth_data_verbs import SpecArgument
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
 EXIT_INCOMPLETE = 3
 EXIT_SIGNAL = 128  # plus the signal's number, as shells do
 
-SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="The spec (YAML); `synth init` writes one.")]
-
 
 def register(app: typer.Typer) -> None:
     """Add the group of verbs to the command line."""
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
     group.command("run")(run)
     group.command("status")(status)
     group.command("review")(review)
-    group.command("export")(export)
+    synth_data_verbs.add_to(group)
     app.add_typer(group, name="synth", help="Make instruction data for your own domains with a strong model.")
 
 
@@ -151,24 +151,6 @@ def review(
     counts |= {"edited": len(changes.edited), "added": len(changes.added)}
     console.print(f"{file}: " + ", ".join(f"{n} {word}" for word, n in counts.items()), markup=False, soft_wrap=True)
     write_json(json_path, {"file": str(file), **counts})
-
-
-def export(
-    spec: SpecArgument,
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Left out: data.jsonl.")] = None,
-    json_path: JsonOption = None,
-) -> None:
-    """Write the finished conversations as JSON Lines, usable as `data:` of a recipe."""
-    from ultrafuser.synthesis import load_spec, open_domains
-    from ultrafuser.synthesis.export import export_jsonl
-
-    loaded = load_spec(spec)
-    file = output if output is not None else loaded.output_folder / "data.jsonl"
-    with _journal(loaded) as journal:
-        counts = export_jsonl(journal, open_domains(loaded), file)
-    told = ", ".join(f"{count} {domain}" for domain, count in counts.items())
-    human_console(json_path).print(f"wrote {file}: {told}", markup=False, soft_wrap=True)
-    write_json(json_path, {"file": str(file), "conversations": dict(counts)})
 
 
 def _journal(spec: Spec) -> Journal:

@@ -18,6 +18,7 @@ _LOOSE = re.compile(r"\s#\w|\|.*\||(?:,.*){4}")  # tags, cells of a table, an en
 _SENTENCE = re.compile(r"[.!?]['\")\]]?\s+(?=[A-Z\"'(])")
 _BEGIN, _END = re.compile(r"\\begin\{(\w+\*?)\}"), re.compile(r"\\end\{(\w+\*?)\}")
 WORDS = 8  # of a last line that counts as a sentence
+ITEMS, SHARE = 2, 0.9  # of a list: where at least so many of at least so many end like sentences, all must
 CLOSING = 3  # words of a line that ends a letter
 
 
@@ -50,9 +51,12 @@ def cut_off(text: str, *, sentences: bool = False) -> str | None:
 
 def _unended(prose: str, last: str) -> bool:
     """Whether the last line is a sentence without an end, in a text whose other sentences have theirs."""
-    if _ENDED.search(last) or _LISTED.match(last) or len(last.split()) < WORDS or _LOOSE.search(last):
+    if _ENDED.search(last) or _LOOSE.search(last):
         return False
-    return len(_SENTENCE.findall(prose)) >= 1
+    if _LISTED.match(last):
+        items = [line.rstrip() for line in prose.splitlines() if _LISTED.match(line)][:-1]
+        return len(items) >= ITEMS and sum(bool(_ENDED.search(item)) for item in items) >= SHARE * len(items)
+    return len(last.split()) >= WORDS and len(_SENTENCE.findall(prose)) >= 1
 
 
 def _without_code(text: str) -> tuple[str, bool]:

@@ -45,6 +45,8 @@ _HANDED = re.compile(
     |\b(?:attached|enclosed)\ (?:is|are|you|please|{_THING}|{_PICTURE})
     |\b(?:this|these)\ (?:passages?|paragraphs?|articles?|text|excerpts?|reference\ (?:text|paragraph)|
        snippets?|code|sentences?|e-?mail|transcript)\b
+    |\b(?:from|per|in|using|on|to|given|read|quoting)\ (?:the\ |a\ )?(?:reference\ |provided\ |following\ |given\ )?
+       (?:passages?|paragraphs?|articles?|text|excerpts?)\b
     """
 )
 _SEEN = re.compile(

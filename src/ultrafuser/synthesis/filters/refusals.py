@@ -41,8 +41,8 @@ _MODEL = re.compile(
 _MISSING = re.compile(
     r"""(?ix)
     ^[^.!?\n]{0,60}\b(?:you\ (?:haven't|have\ not|did\ not|didn't|forgot)|i\ (?:don't|do\ not)\ see\ (?:any|the|an?)
-      |there\ (?:is|are|was|were|seems\ to\ be|doesn't\ seem\ to\ be)\ (?:no|any|an?)?)\b
-      [^.!?\n]{0,50}\b(?:provid|includ|attach|specif|shar|past|given|missing)\w*
+      |there\ (?:is|are|was|were|seems\ to\ be)\ no)\b
+      [^.!?\n]{0,50}\b(?:provided?|included?|attach(?:ed)?|specif(?:y|ied)|shared?|pasted?|given?|missing)\b
     |^(?:sure|of\ course|certainly|okay|ok|absolutely)?[\s,!.]*(?:could|can|would)\ you\ (?:please\ )?
       (?:provide|share|clarify|specify|give\ me|paste|tell\ me)\b
     |^(?:sure|of\ course|certainly|okay|ok|absolutely|to\ (?:help|answer)[^.\n]{0,60})?[\s,!.]*
