@@ -17,7 +17,8 @@ from typing import Any
 from ultrafuser.endpoint import Reply
 from ultrafuser.files import locked
 from ultrafuser.synthesis.records import EDITED, KEPT, REJECTED, Ask, Record
-from ultrafuser.synthesis.rows import Planned, Settled, Spent, as_json, columns, planned_of, record_of, storable
+from ultrafuser.synthesis.rows import Planned, Settled, as_json, columns, planned_of, record_of, storable
+from ultrafuser.synthesis.tallies import Tallies
 
 __all__ = ["Journal"]
 
@@ -43,7 +44,7 @@ BY_HAND = 1 << 30  # the round of what a person added
 _RECORD = "r.request, r.number, q.step, q.domain, r.data, q.about, r.state, r.reason"
 
 
-class Journal:
+class Journal(Tallies):
     """The journal of an output folder. One process writes at a time; others may read.
 
     Reading and writing use two connections: a cursor sees the journal as it was when it was opened.
@@ -252,52 +253,10 @@ class Journal:
                 "INSERT INTO requests (key, step, round, domain, place, parent, about, note, body, state) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, '{}', '{}', ?) ON CONFLICT (key) DO UPDATE SET active = 1",
                 (
-                    key,
-                    step,
-                    BY_HAND,
-                    domain,
-                    (place[0] or 0) + 1,
-                    about[0] if about else None,
-                    json.dumps(about),
+                    key, step, BY_HAND, domain, (place[0] or 0) + 1, about[0] if about else None, json.dumps(about),
                     ANSWERED,
                 ),
-            )
+            )  # fmt: skip
             write.execute(
                 "INSERT OR REPLACE INTO records VALUES (?, 0, ?, ?, 'added by hand')", (key, as_json(data), EDITED)
             )
-
-    def mean_tokens(self, step: str, domain: str) -> tuple[float, float] | None:
-        """Mean tokens of prompt and reply over a step's answers so far; None where there is none."""
-        row = self._read.execute(
-            "SELECT SUM(prompt_tokens), SUM(completion_tokens), SUM(attempts) FROM requests "
-            "WHERE step = ? AND domain = ? AND attempts > 0 AND completion_tokens > 0",
-            (step, domain),
-        ).fetchone()
-        return (row[0] / row[2], row[1] / row[2]) if row[2] else None
-
-    def spent(self) -> Spent:
-        """What was used so far, by requests in the plan and by those that no longer are."""
-        row = self._read.execute(
-            "SELECT SUM(attempts), SUM(prompt_tokens), SUM(completion_tokens), SUM(cost) FROM requests"
-        ).fetchone()
-        return Spent(*(value or 0 for value in row))
-
-    def models(self, step: str) -> list[str]:
-        """Names of the models that answered a step's requests, as their endpoints give them."""
-        asked = "SELECT DISTINCT model FROM requests WHERE step = ? AND active = 1 AND model != '' ORDER BY model"
-        return [row[0] for row in self._read.execute(asked, (step,))]
-
-    def counts(self, step: str) -> dict[str, dict[str, int]]:
-        """By domain: how many requests of a step wait, are answered or unusable, and records by state."""
-        found: dict[str, dict[str, int]] = {}
-        for domain, state, number in self._read.execute(
-            "SELECT domain, state, COUNT(*) FROM requests WHERE step = ? AND active = 1 GROUP BY 1, 2", (step,)
-        ):
-            found.setdefault(domain, {})[state] = number
-        for domain, state, number in self._read.execute(
-            "SELECT q.domain, r.state, COUNT(*) FROM requests q JOIN records r ON r.request = q.key "
-            "WHERE q.step = ? AND q.active = 1 GROUP BY 1, 2",
-            (step,),
-        ):
-            found.setdefault(domain, {})[state] = number
-        return found
