@@ -38,7 +38,7 @@ def test_a_stop_ends_the_wait():
 
 @pytest.mark.parametrize("rate", [0, -1])
 def test_what_is_no_rate_is_refused(rate):
-    with pytest.raises(ValueError, match="requests_per_minute: .* is no rate"):
+    with pytest.raises(ValueError, match=r"requests_per_minute: .* is no rate"):
         Pace(rate)
 
 
