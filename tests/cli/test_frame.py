@@ -10,7 +10,7 @@ import pytest
 from ultrafuser.cli import build_app, common
 
 VERBS = ("init", "check", "train", "specialise", "generate", "chat", "explain", "add", "remove", "zoo", "demo", "eval")
-VERBS += ("lm-eval",)
+VERBS += ("lm-eval", "synth")
 HELPS = [[], *([verb] for verb in VERBS), ["zoo", "list"], ["zoo", "path"], ["zoo", "copy"], ["zoo", "build"]]
 HELPS += [["synth", verb] for verb in ("init", "plan", "run", "status", "review", "export")]
 LIGHT = """
@@ -52,10 +52,12 @@ def test_every_verb_is_there_with_json(run):
     shown = run("--help").stdout
     for verb in VERBS:
         assert f"{verb} " in shown
-        if verb != "zoo":
+        if verb not in ("zoo", "synth"):
             assert "--json" in run(verb, "--help").stdout
     for verb in ("list", "path", "copy", "build"):
         assert "--json" in run("zoo", verb, "--help").stdout
+    for verb in ("init", "plan", "run", "status", "review", "export"):
+        assert "--json" in run("synth", verb, "--help").stdout
 
 
 def test_module_is_the_command():

@@ -133,6 +133,7 @@ def summary(spec: Spec, journal: Journal) -> dict[str, Any]:
         "name": spec.name,
         "output": str(spec.output_folder),
         "steps": {step: journal.counts(step) for step in STEPS},
+        "removed": {step: by for step in STEPS if (by := journal.removed(step))},
         "answered": spent.requests,
         "prompt_tokens": spent.prompt_tokens,
         "completion_tokens": spent.completion_tokens,
@@ -146,11 +147,17 @@ def status_table(found: Mapping[str, Any]) -> Table:
     for heading in ("step", "domain"):
         table.add_column(heading)
     names = ("waiting", "answered", "unusable", "kept", "edited", "rejected")
-    for heading in names:
+    for heading in (*names, "yield"):
         table.add_column(heading, justify="right")
+    table.add_column("rejected by")
     for step, domains in found["steps"].items():
         for domain, counts in domains.items():
-            table.add_row(step, domain, *(f"{counts.get(name, 0):,}" for name in names))
+            kept = counts.get("kept", 0) + counts.get("edited", 0)
+            made = kept + counts.get("rejected", 0)
+            by = found["removed"].get(step, {}).get(domain, {})
+            told = ", ".join(f"{name} {number}" for name, number in by.items())
+            numbers = (f"{counts.get(name, 0):,}" for name in names)
+            table.add_row(step, domain, *numbers, f"{kept / made:.0%}" if made else "", told)
     return table
 
 

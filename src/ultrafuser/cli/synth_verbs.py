@@ -65,7 +65,7 @@ def plan(spec: SpecArgument, json_path: JsonOption = None) -> None:
 
     loaded = load_spec(spec)
     domains = open_domains(loaded)
-    check_filters(loaded)
+    check_filters(loaded, domains)
     there = (loaded.output_folder / "journal.sqlite").is_file()
     if there:
         with Journal(loaded.output_folder) as journal:

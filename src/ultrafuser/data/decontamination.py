@@ -49,7 +49,7 @@ def grams(text: str, length: int = LENGTH, memory: dict[str, int] | None = None)
 
 
 class OverlapIndex:
-    """The word n-grams of a set of texts; knows each n-gram's hash, not where it came from."""
+    """The word n-grams of a set of texts: of each one its hash, and the number of the first text that has it."""
 
     def __init__(self, texts: Iterable[str], length: int = LENGTH) -> None:
         if length < 1:
@@ -57,7 +57,10 @@ class OverlapIndex:
         self.length = length
         self._memory: dict[str, int] = {}
         found = [grams(text, length, self._memory) for text in texts]
-        self._grams = np.unique(np.concatenate([np.empty(0, dtype=np.uint64), *found]))
+        whole = np.concatenate([np.empty(0, dtype=np.uint64), *found])
+        self._grams, first = np.unique(whole, return_index=True)
+        sizes = np.fromiter((len(one) for one in found), dtype=np.int64, count=len(found))
+        self._owners = np.repeat(np.arange(len(found), dtype=np.int32), sizes)[first]
 
     def __len__(self) -> int:
         return len(self._grams)
@@ -75,11 +78,18 @@ class OverlapIndex:
 
     def first_hit(self, text: str) -> str | None:
         """The first shared n-gram of the text, as words; None when there is none."""
+        found = self.find(text)
+        return None if found is None else found[0]
+
+    def find(self, text: str) -> tuple[str, int] | None:
+        """The first shared n-gram of the text, as words, and the number of the first text of the set that has it."""
         hits = self._hits(text)
         if not hits.any():
             return None
         start = int(hits.argmax())
-        return " ".join(words(text)[start : start + self.length])
+        shared = words(text)[start : start + self.length]
+        place = int(np.searchsorted(self._grams, grams(" ".join(shared), self.length, self._memory)[0]))
+        return " ".join(shared), int(self._owners[place])
 
 
 @dataclass(frozen=True)

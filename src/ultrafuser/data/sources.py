@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from ultrafuser.data.conversations import Conversation, conversation_from_record
 
-__all__ = ["HUB_PREFIX", "SUFFIXES", "data_files", "iter_conversations", "load_conversations"]
+__all__ = ["HUB_PREFIX", "SUFFIXES", "data_files", "file_records", "iter_conversations", "load_conversations"]
 
 HUB_PREFIX = "hub:"
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
@@ -90,7 +90,7 @@ def _records(source: str | Path, category: str) -> Iterator[Located]:
     for file in data_files(source, category):
         name = file.name[: file.name.index(".")] if not file.name.startswith(".") else file.name
         try:
-            for place, record in _file_records(file):
+            for place, record in file_records(file):
                 yield f"{file}, {place}", f"{name}:{place.rpartition(' ')[2]}", record
         except (OSError, EOFError, UnicodeDecodeError) as error:
             raise ValueError(f"data.{category}: {file} cannot be read: {error}") from None
@@ -98,7 +98,8 @@ def _records(source: str | Path, category: str) -> Iterator[Located]:
             raise ValueError(f"data.{category}: {file}, line {error.lineno}: not valid JSON: {error.msg}") from None
 
 
-def _file_records(file: Path) -> Iterable[tuple[str, Any]]:
+def file_records(file: Path) -> Iterable[tuple[str, Any]]:
+    """The records of a local file with their places ("line 3"), as they are asked for; OSError, JSONDecodeError."""
     if file.name.endswith(".parquet"):
         return _parquet_records(file)
     return _json_records(file)

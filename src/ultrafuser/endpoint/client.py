@@ -186,7 +186,8 @@ class ChatClient:
                 return replace(reply, left_out=tuple(sorted(left_out)))
 
     def _send(self, body: dict[str, Any]) -> Reply:
-        return _reply(self._api.chat.completions.create(**body))
+        """One call. The library's typed `create` gives the same, at twice the processor time."""
+        return _reply(self._api.post("/chat/completions", body=body, cast_to=object))
 
     def _final(self, refused: RefusedError) -> EndpointError:
         missing = refused.status == 404 or _NO_SUCH_MODEL.search(f"{refused.body} {refused.said}")
@@ -246,30 +247,33 @@ def _model_names(page: Any) -> list[str]:
 
 
 def _reply(completion: Any) -> Reply:
-    """The library's completion as a Reply; raises BadReplyError where there is none in it."""
+    """A completion as it came, as a Reply; raises BadReplyError where there is none in it."""
     try:
-        choice = completion.choices[0]
-        text = choice.message.content or ""
-    except (AttributeError, TypeError, IndexError) as error:
-        said = getattr(completion, "error", None) or str(completion)[:120]
-        raise BadReplyError(f"an answer without a message: {said}") from error
+        choice = completion["choices"][0]
+        message = choice["message"]
+        text = message.get("content") or ""
+        top_logprobs = _top_logprobs(choice)
+        used = completion.get("usage") or {}
+    except (AttributeError, TypeError, IndexError, KeyError) as error:
+        said = completion.get("error") if isinstance(completion, dict) else None
+        raise BadReplyError(f"an answer without a message: {said or str(completion)[:120]}") from error
     if not isinstance(text, str):
         raise BadReplyError(f"a message whose content is {type(text).__name__}, not text")
-    used = completion.usage
     return Reply(
         text=text,
-        finish=choice.finish_reason or "unknown",
-        refusal=getattr(choice.message, "refusal", None) or None,
-        prompt_tokens=getattr(used, "prompt_tokens", None) or 0,
-        completion_tokens=getattr(used, "completion_tokens", None) or 0,
-        top_logprobs=_top_logprobs(choice),
+        finish=choice.get("finish_reason") or "unknown",
+        refusal=message.get("refusal") or None,
+        prompt_tokens=used.get("prompt_tokens") or 0,
+        completion_tokens=used.get("completion_tokens") or 0,
+        top_logprobs=top_logprobs,
     )
 
 
 def _top_logprobs(choice: Any) -> tuple[tuple[TokenLogprob, ...], ...] | None:
-    positions = getattr(getattr(choice, "logprobs", None), "content", None)
+    positions = (choice.get("logprobs") or {}).get("content")
     if not positions:
         return None
     return tuple(
-        tuple(TokenLogprob(one.token, one.logprob) for one in position.top_logprobs or ()) for position in positions
+        tuple(TokenLogprob(one["token"], one["logprob"]) for one in position.get("top_logprobs") or ())
+        for position in positions
     )

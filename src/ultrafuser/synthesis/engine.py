@@ -26,6 +26,7 @@ from ultrafuser.synthesis.steps.step import dice
 __all__ = ["Engine", "Stopped"]
 
 CHUNK = 256  # requests read from the journal at a time
+AHEAD = 1.5  # requests handed out per worker, so that none waits while answers are written
 TRIES = 3  # of a request that gets no answer at all, before it is left for the next run
 LISTENING = 0.5  # seconds between looks at the signal to stop
 
@@ -134,8 +135,8 @@ class _Run:
             self.after = rows[-1][0]
 
     def _send(self) -> None:
-        """Hand out as many requests as there are free workers and the budget allows."""
-        while self.under_way < self.lines.size:
+        """Hand out as many requests as keep all workers busy, and as the budget allows."""
+        while self.under_way < self.lines.size * AHEAD:
             if not self.ready:
                 self._read_on()
             if not self.ready or not self.engine.meter.reserve(self.ready[0].planned):
@@ -152,10 +153,13 @@ class _Run:
                 self.inbox.put(task)  # for another endpoint
                 return
             try:
+                if self.engine.stop.is_set():
+                    raise EndpointError("stopped")
                 outcome: Reply | Exception = line.ask(self._request(task.planned, line), self.engine.stop)
             except Exception as error:
                 outcome = error
-            line.note(task.planned.key, outcome)
+            if not self.engine.stop.is_set():
+                line.note(task.planned.key, outcome)
             self.outbox.put((task, line, outcome))
 
     def _request(self, planned: Planned, line: Line) -> Any:

@@ -17,7 +17,8 @@ from typing import Any
 from ultrafuser.endpoint import Reply
 from ultrafuser.files import locked
 from ultrafuser.synthesis.records import EDITED, KEPT, REJECTED, Ask, Record
-from ultrafuser.synthesis.rows import TABLES, Planned, Settled, Spent, as_json, columns, planned_of, record_of, storable
+from ultrafuser.synthesis.rows import Planned, Settled, as_json, columns, planned_of, record_of, storable
+from ultrafuser.synthesis.tallies import Tallies
 
 __all__ = ["Journal"]
 
@@ -25,12 +26,26 @@ FILE = "journal.sqlite"
 VERSION = 1  # of the tables' layout, kept in the file's user_version
 WAITING, ANSWERED, UNUSABLE = "waiting", "answered", "unusable"  # states of a request
 
+_TABLES = """
+CREATE TABLE IF NOT EXISTS requests (
+  key TEXT PRIMARY KEY, step TEXT NOT NULL, round INTEGER NOT NULL, domain TEXT NOT NULL, place INTEGER NOT NULL,
+  active INTEGER NOT NULL DEFAULT 1, parent TEXT, about TEXT NOT NULL, note TEXT NOT NULL, body TEXT NOT NULL,
+  state TEXT NOT NULL DEFAULT 'waiting', attempts INTEGER NOT NULL DEFAULT 0, reply TEXT, reason TEXT,
+  prompt_tokens INTEGER NOT NULL DEFAULT 0, completion_tokens INTEGER NOT NULL DEFAULT 0, cost REAL NOT NULL DEFAULT 0,
+  endpoint TEXT, model TEXT);
+CREATE INDEX IF NOT EXISTS plan ON requests (step, active, place, domain, state);
+CREATE INDEX IF NOT EXISTS parents ON requests (parent, step, active, place);
+CREATE TABLE IF NOT EXISTS records (
+  request TEXT NOT NULL, number INTEGER NOT NULL, data TEXT NOT NULL, state TEXT NOT NULL, reason TEXT,
+  PRIMARY KEY (request, number));
+CREATE TABLE IF NOT EXISTS stages (stage TEXT PRIMARY KEY, print TEXT NOT NULL) WITHOUT ROWID;
+"""
 BY_HAND = 1 << 30  # the round of what a person added
 IMPORTED = -1  # the round of what came from another data set: before all others, so that it is never retired
 _RECORD = "r.request, r.number, q.step, q.domain, r.data, q.about, r.state, r.reason"
 
 
-class Journal:
+class Journal(Tallies):
     """The journal of an output folder. One process writes at a time; others may read.
 
     Reading and writing use two connections: a cursor sees the journal as it was when it was opened.
@@ -61,8 +76,9 @@ class Journal:
         found = self._write.execute("PRAGMA user_version").fetchone()[0]
         if found not in (0, VERSION):
             raise sqlite3.DatabaseError(f"its layout is number {found}, this version reads number {VERSION}")
-        self._write.executescript(TABLES)
-        self._write.execute(f"PRAGMA user_version={VERSION}")
+        if found != VERSION:  # otherwise nothing is written: a reader need not wait for a run
+            self._write.executescript(_TABLES)
+            self._write.execute(f"PRAGMA user_version={VERSION}")
 
     def close(self) -> None:
         """Release the file."""
@@ -262,39 +278,3 @@ class Journal:
         )
         write.execute("INSERT OR REPLACE INTO records VALUES (?, 0, ?, ?, ?)", (key, as_json(data), state, reason))
         return True
-
-    def mean_tokens(self, step: str, domain: str) -> tuple[float, float] | None:
-        """Mean tokens of prompt and reply over a step's answers so far; None where there is none."""
-        row = self._read.execute(
-            "SELECT SUM(prompt_tokens), SUM(completion_tokens), SUM(attempts) FROM requests "
-            "WHERE step = ? AND domain = ? AND attempts > 0 AND completion_tokens > 0",
-            (step, domain),
-        ).fetchone()
-        return (row[0] / row[2], row[1] / row[2]) if row[2] else None
-
-    def spent(self) -> Spent:
-        """What was used so far, by requests in the plan and by those that no longer are."""
-        row = self._read.execute(
-            "SELECT SUM(attempts), SUM(prompt_tokens), SUM(completion_tokens), SUM(cost) FROM requests"
-        ).fetchone()
-        return Spent(*(value or 0 for value in row))
-
-    def models(self, step: str) -> list[str]:
-        """Names of the models that answered a step's requests, as their endpoints give them."""
-        asked = "SELECT DISTINCT model FROM requests WHERE step = ? AND active = 1 AND model != '' ORDER BY model"
-        return [row[0] for row in self._read.execute(asked, (step,))]
-
-    def counts(self, step: str) -> dict[str, dict[str, int]]:
-        """By domain: how many requests of a step wait, are answered or unusable, and records by state."""
-        found: dict[str, dict[str, int]] = {}
-        for domain, state, number in self._read.execute(
-            "SELECT domain, state, COUNT(*) FROM requests WHERE step = ? AND active = 1 GROUP BY 1, 2", (step,)
-        ):
-            found.setdefault(domain, {})[state] = number
-        for domain, state, number in self._read.execute(
-            "SELECT q.domain, r.state, COUNT(*) FROM requests q JOIN records r ON r.request = q.key "
-            "WHERE q.step = ? AND q.active = 1 GROUP BY 1, 2",
-            (step,),
-        ):
-            found.setdefault(domain, {})[state] = number
-        return found

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ultrafuser.synthesis.domain import domains_print, open_domains
 from ultrafuser.synthesis.engine import Engine, Stopped
-from ultrafuser.synthesis.filters import apply_filters, check_filters
+from ultrafuser.synthesis.filters import apply_filter, check_filters, chosen_filters, restore, write_report
 from ultrafuser.synthesis.journal import Journal
 from ultrafuser.synthesis.records import Ask
 from ultrafuser.synthesis.review import apply_review, content_print, file_of, read_review, write_review
@@ -36,9 +37,9 @@ class Pipeline:
     """A run in an output folder. Started again, it goes on where it was; a changed spec keeps what still fits it."""
 
     def __init__(self, spec: Spec, journal: Journal, on_progress: Callable[[Progress], None] = lambda p: None) -> None:
-        check_filters(spec)
         self.spec, self.journal = spec, journal
         self.domains = open_domains(spec)
+        check_filters(spec, self.domains)
         self.print = spec.plan_print(domains_print(self.domains))
         self._on_progress = on_progress
         self._at = Progress("", 0, 0)
@@ -52,6 +53,8 @@ class Pipeline:
                     stopped = self._step(step) or self._filter(step) or self._review(step, stop=review)
                     if stopped is not None:
                         return stopped
+                if self.spec.filters:
+                    write_report(self.spec, self.domains, self.journal)
         finally:
             self.engine.close()
         return None
@@ -72,7 +75,9 @@ class Pipeline:
             return 0
         self.journal.retire(step.name, round_)
         restart_after(self.journal, step.name)
-        return self.journal.plan(step.name, round_, self._asks(step, round_), self.spec.seed, self.print)
+        asked = self.journal.plan(step.name, round_, self._asks(step, round_), self.spec.seed, self.print)
+        restore(self.journal, step.name)  # what is found again may have been filtered under another plan
+        return asked
 
     def _asks(self, step: Step, round_: int) -> Iterator[tuple[str, Ask]]:
         for domain in self.domains:
@@ -82,10 +87,33 @@ class Pipeline:
 
     def _filter(self, step: Step) -> Stopped | None:
         stage = f"{step.name}:filters"
-        if self.spec.filters and self.journal.stage(stage) != self.print:
-            apply_filters(self.spec, self.domains, self.journal, step.name)
-            self.journal.complete(stage, self.print)
+        if self.journal.stage(stage) == self.print:
+            return None
+        restore(self.journal, step.name)
+        for row, work in chosen_filters(self.spec, self.domains, self.journal, step.name):
+            stopped = self._asked(row.asks(work), work.options) if row.asks is not None else None
+            if stopped is not None:
+                return stopped
+            apply_filter(row, work)
+        self.journal.complete(stage, self.print)
         return None
+
+    def _asked(self, step: Step, options: Any) -> Stopped | None:
+        """Have a filter's own requests made, by its endpoints where it has some."""
+        stage = f"{step.name}:0"
+        if self.journal.stage(stage) != self.print:
+            self.journal.retire(step.name)
+            self.journal.plan(step.name, 0, self._asks(step, 0), self.spec.seed, self.print)
+        if options.endpoints is None:
+            return self.engine.run(step)
+        judged = self.spec.model_copy(update={"endpoints": options.endpoints})
+        engine = Engine(judged, self.journal, on_answer=self._answered)
+        engine.stop = self.engine.stop
+        try:
+            return engine.run(step)
+        finally:
+            engine.close()
+            self.engine.meter.spent = self.journal.spent()
 
     def _review(self, step: Step, *, stop: bool) -> Stopped | None:
         """Read a review file that belongs to what was made; write one and stop where there is none."""
@@ -123,6 +151,7 @@ def restart_after(journal: Journal, step: str) -> None:
     """What was planned after a step is planned again; answers to the same requests are found again."""
     names = list(STEPS)
     later = names[names.index(step) + 1 :]
-    journal.forget([f"{step}:filters", f"{step}:review", *(f"{name}:" for name in later)])
+    journal.forget([f"{step}:filters", f"{step}:review", f"{step}/"])
+    journal.forget(f"{name}{mark}" for name in later for mark in ":/")
     for name in later:
         journal.retire(name)

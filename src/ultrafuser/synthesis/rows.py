@@ -10,22 +10,7 @@ from typing import Any
 from ultrafuser.endpoint import ChatRequest
 from ultrafuser.synthesis.records import Ask, Record, record_id
 
-__all__ = ["TABLES", "Planned", "Settled", "Spent", "as_json", "columns", "planned_of", "record_of", "storable"]
-
-TABLES = """
-CREATE TABLE IF NOT EXISTS requests (
-  key TEXT PRIMARY KEY, step TEXT NOT NULL, round INTEGER NOT NULL, domain TEXT NOT NULL, place INTEGER NOT NULL,
-  active INTEGER NOT NULL DEFAULT 1, parent TEXT, about TEXT NOT NULL, note TEXT NOT NULL, body TEXT NOT NULL,
-  state TEXT NOT NULL DEFAULT 'waiting', attempts INTEGER NOT NULL DEFAULT 0, reply TEXT, reason TEXT,
-  prompt_tokens INTEGER NOT NULL DEFAULT 0, completion_tokens INTEGER NOT NULL DEFAULT 0, cost REAL NOT NULL DEFAULT 0,
-  endpoint TEXT, model TEXT);
-CREATE INDEX IF NOT EXISTS plan ON requests (step, active, place, domain, state);
-CREATE INDEX IF NOT EXISTS parents ON requests (parent, step, active, place);
-CREATE TABLE IF NOT EXISTS records (
-  request TEXT NOT NULL, number INTEGER NOT NULL, data TEXT NOT NULL, state TEXT NOT NULL, reason TEXT,
-  PRIMARY KEY (request, number));
-CREATE TABLE IF NOT EXISTS stages (stage TEXT PRIMARY KEY, print TEXT NOT NULL) WITHOUT ROWID;
-"""
+__all__ = ["Planned", "Settled", "Spent", "as_json", "columns", "planned_of", "record_of", "storable"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,12 +111,17 @@ class Turns(Strict):
 
 
 class FilterSpec(Strict):
-    """A filter and its options."""
+    """A filter and its options; a name alone stands for the filter as it usually is."""
 
     name: Annotated[str, Field(min_length=1)]
     """Name of a row of FILTERS."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of that filter."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, given: Any) -> Any:
+        return {"name": given} if isinstance(given, str) else given
 
 
 def _reviewed() -> list[Reviewed]:

@@ -21,7 +21,7 @@ from ultrafuser.evaluation.judges.verdicts import ANSWER_A, ANSWER_B, TIE, read_
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["LLMJudge"]
+__all__ = ["LLMJudge", "rating_prompt"]
 
 RETRY_TEMPERATURE = 0.7  # a second try at temperature 0 would say the same again
 EMPTY = "empty answer"
@@ -73,7 +73,7 @@ class LLMJudge:
     def rate(self, cases: Sequence[Rated]) -> list[Rating]:
         """One rating per conversation, in their order."""
         asked = [number for number, case in enumerate(cases) if case.answers[-1].strip()]
-        readings = self._read([_rating_prompt(cases[number]) for number in asked], read_rating)
+        readings = self._read([rating_prompt(cases[number]) for number in asked], read_rating)
         ratings = [Rating(1.0, EMPTY) for _ in cases]
         for number, reading in zip(asked, readings, strict=True):
             ratings[number] = _rated(reading)
@@ -218,7 +218,8 @@ def _rated(reading: _Reading) -> Rating:
     return Rating(reading.value, f"rated {reading.value:g}", reading.as_dict())
 
 
-def _rating_prompt(case: Rated) -> str:
+def rating_prompt(case: Rated) -> str:
+    """What a judge is asked to rate a conversation; `verdicts.read_rating` reads its reply."""
     mark = _mark(*case.questions, *case.answers, *case.references)
     template = _environment().get_template("rate.jinja")
     return template.render(questions=case.questions, answers=case.answers, references=case.references, mark=mark)
