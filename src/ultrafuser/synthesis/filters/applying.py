@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
@@ -61,8 +61,10 @@ def _options(row: Filter, given: dict[str, Any], where: str) -> FilterOptions:
         raise ValueError(f"{path}: {first['input']!r:.60}: {said[0].lower()}{said[1:]}") from None
 
 
-def chosen_filters(spec: Spec, domains: Sequence[Domain], journal: Journal, step: str) -> Iterator[tuple[Filter, Work]]:
-    """The spec's filters that judge a step, in its order, each with its work."""
+def chosen_filters(
+    spec: Spec, domains: Sequence[Domain], journal: Journal | None, step: str
+) -> Iterator[tuple[Filter, Work]]:
+    """The spec's filters that judge a step, in its order, each with its work; an estimate has no journal yet."""
     for i, wanted in enumerate(spec.filters):
         row = FILTERS[wanted.name]
         options = _options(row, wanted.options, f"filters[{i}].options")
@@ -73,7 +75,7 @@ def chosen_filters(spec: Spec, domains: Sequence[Domain], journal: Journal, step
         else:
             judged = [domain for domain in domains if not row.by_checks or row.name in domain.checks]
         if judged:
-            yield row, Work(spec, judged, journal, step, options)
+            yield row, Work(spec, judged, cast(Journal, journal), step, options)
 
 
 def apply_filter(row: Filter, work: Work) -> int:
