@@ -260,3 +260,24 @@ def test_the_plan_counts_what_a_judge_is_asked(filters):
     rows = {(row.domain, row.step): row for row in estimate(spec, open_domains(spec))}
     assert rows["code", "responses/judge"].requests == rows["code", "responses"].requests > 0
     assert ("text", "responses/judge") not in rows
+
+
+def test_a_changed_benchmark_file_is_looked_at_again(serve, make_spec, tmp_path):
+    server = serve(judged)
+    file = tmp_path / "bench.jsonl"
+    file.write_text(json.dumps({"question": QUESTION}))
+    spec = make_spec(server.url, filters=[{"name": "decontamination", "options": {"files": [str(file)]}}])
+    with Journal(spec.output_folder) as journal:
+        assert Pipeline(spec, journal).run(review=False) is None
+        first = next(journal.records("instructions", "text"))
+        file.write_text(json.dumps({"question": first.data["text"]}))
+        asked = len(server.bodies)
+        assert Pipeline(spec, journal).run(review=False) is None
+        assert journal.record(first.id).state == "rejected"
+        assert first.id not in {record.parents[0] for record in journal.records("responses")}
+        file.write_text(json.dumps({"question": QUESTION}))
+        after = len(server.bodies)
+        assert Pipeline(spec, journal).run(review=False) is None
+        assert journal.record(first.id).state == "kept"
+    assert after - asked < asked / 2
+    assert len(server.bodies) == after, "what was answered before is found again"
