@@ -75,8 +75,9 @@ class Journal(Tallies):
         found = self._write.execute("PRAGMA user_version").fetchone()[0]
         if found not in (0, VERSION):
             raise sqlite3.DatabaseError(f"its layout is number {found}, this version reads number {VERSION}")
-        self._write.executescript(_TABLES)
-        self._write.execute(f"PRAGMA user_version={VERSION}")
+        if found != VERSION:  # otherwise nothing is written: a reader need not wait for a run
+            self._write.executescript(_TABLES)
+            self._write.execute(f"PRAGMA user_version={VERSION}")
 
     def close(self) -> None:
         """Release the file."""

@@ -35,13 +35,10 @@ def _grams(text: str) -> set[tuple[str, ...]]:
 
 def _instruction_requests(spec: Spec, domain: Domain, pool: Pool, round_: int) -> Iterator[Ask]:
     counts = spec.counts_of(domain.name)
-    there: dict[str, list[str]] = {}
-    if round_:
-        for record in pool.records("instructions", domain.name):
-            there.setdefault(record.parents[0], []).append(record.data["text"])
     names = {record.id: record.data["name"] for record in pool.records("meta_topics", domain.name)}
     for topic in pool.records("sub_topics", domain.name):
-        known = there.get(topic.id, [])
+        there = pool.children(topic.id, "instructions") if round_ else ()
+        known = [record.data["text"] for record in there]
         count = min(counts.batch, counts.instructions - len(known))
         if count > 0 and topic.parents[0] in names:
             draw = dice(spec, "instructions", topic.id, round_)

@@ -47,12 +47,9 @@ def _meta_accept(reply: Reply, ask: Ask) -> list[dict[str, Any]] | Reject:
 
 def _sub_requests(spec: Spec, domain: Domain, pool: Pool, round_: int) -> Iterator[Ask]:
     counts = spec.counts_of(domain.name)
-    there: dict[str, list[str]] = {}
-    if round_:
-        for record in pool.records("sub_topics", domain.name):
-            there.setdefault(record.parents[0], []).append(record.data["name"])
     for topic in pool.records("meta_topics", domain.name):
-        known = there.get(topic.id, [])
+        there = pool.children(topic.id, "sub_topics") if round_ else ()
+        known = [record.data["name"] for record in there]
         count = min(counts.batch, counts.sub_topics - len(known))
         if count > 0:
             prompt = domain.prompt("sub_topics", count=count, topic=topic.data["name"], known=known)
