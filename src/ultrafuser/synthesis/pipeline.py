@@ -10,6 +10,7 @@ from typing import Any
 from ultrafuser.synthesis.domain import domains_print, open_domains
 from ultrafuser.synthesis.engine import Engine, Stopped
 from ultrafuser.synthesis.filters import apply_filter, check_filters, chosen_filters, restore, write_report
+from ultrafuser.synthesis.filters import content_print as read_print
 from ultrafuser.synthesis.journal import Journal
 from ultrafuser.synthesis.records import Ask
 from ultrafuser.synthesis.review import apply_review, content_print, file_of, read_review, write_review
@@ -41,6 +42,7 @@ class Pipeline:
         self.domains = open_domains(spec)
         check_filters(spec, self.domains)
         self.print = spec.plan_print(domains_print(self.domains))
+        self.filters_print = f"{self.print} {read_print(spec)}"
         self._on_progress = on_progress
         self._at = Progress("", 0, 0)
         self.engine = Engine(spec, journal, on_answer=self._answered)
@@ -87,15 +89,17 @@ class Pipeline:
 
     def _filter(self, step: Step) -> Stopped | None:
         stage = f"{step.name}:filters"
-        if self.journal.stage(stage) == self.print:
+        if self.journal.stage(stage) == self.filters_print:
             return None
+        if self.journal.stage(stage) is not None:
+            self._restart_after(step)
         restore(self.journal, step.name)
         for row, work in chosen_filters(self.spec, self.domains, self.journal, step.name):
             stopped = self._asked(row.asks(work), work.options) if row.asks is not None else None
             if stopped is not None:
                 return stopped
             apply_filter(row, work)
-        self.journal.complete(stage, self.print)
+        self.journal.complete(stage, self.filters_print)
         return None
 
     def _asked(self, step: Step, options: Any) -> Stopped | None:
