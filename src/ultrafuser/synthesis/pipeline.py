@@ -92,7 +92,7 @@ class Pipeline:
         if self.journal.stage(stage) == self.filters_print:
             return None
         if self.journal.stage(stage) is not None:
-            self._restart_after(step)
+            restart_after(self.journal, step.name)
         restore(self.journal, step.name)
         for row, work in chosen_filters(self.spec, self.domains, self.journal, step.name):
             stopped = self._asked(row.asks(work), work.options) if row.asks is not None else None
