@@ -1,6 +1,7 @@
 """Filters over a journal: what each drops, why, and that a second run says the same."""
 
 import json
+from pathlib import Path
 
 import pytest
 from author import author
@@ -8,7 +9,7 @@ from scripted import completion
 
 from ultrafuser.data.decontamination import words
 from ultrafuser.endpoint import ChatRequest, Reply
-from ultrafuser.synthesis import Journal, open_domains
+from ultrafuser.synthesis import Journal, load_domain, open_domains
 from ultrafuser.synthesis.estimate import estimate
 from ultrafuser.synthesis.filters import FILTERS, apply_filter, check_filters, chosen_filters, restore
 from ultrafuser.synthesis.filters.duplicates import similarity
@@ -88,6 +89,14 @@ def test_near_duplicates_by_exact_similarity(filters, journal):
     threshold = similarity(base, near)
     assert [*dropped(filters("near_duplicates", threshold=threshold), journal, "instructions")] == [near]
     assert dropped(filters("near_duplicates", threshold=threshold + 0.01), journal, "instructions") == {}
+
+
+def test_the_examples_of_a_domain_may_not_be_repeated(filters, journal):
+    example = load_domain("math", Path()).examples[0].instruction
+    texts = [example, example + " Please."]
+    put(journal, "instructions", texts, "math")
+    assert "example 1 of domain math" in dropped(filters("duplicates"), journal, "instructions")[example]
+    assert [*dropped(filters("near_duplicates"), journal, "instructions")] == texts
 
 
 def test_what_a_person_wrote_is_not_judged(filters, journal):
