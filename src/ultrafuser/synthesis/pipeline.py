@@ -18,7 +18,7 @@ from ultrafuser.synthesis.rows import Planned, Settled
 from ultrafuser.synthesis.spec import Spec
 from ultrafuser.synthesis.steps import STEPS, Step
 
-__all__ = ["Pipeline", "Progress"]
+__all__ = ["Pipeline", "Progress", "restart_after"]
 
 BY_HAND = "hand-"  # how ids of records begin that a person added
 
@@ -76,19 +76,10 @@ class Pipeline:
         if self.journal.stage(f"{step.name}:{round_}") == self.print:
             return 0
         self.journal.retire(step.name, round_)
-        self._restart_after(step)
+        restart_after(self.journal, step.name)
         asked = self.journal.plan(step.name, round_, self._asks(step, round_), self.spec.seed, self.print)
         restore(self.journal, step.name)  # what is found again may have been filtered under another plan
         return asked
-
-    def _restart_after(self, step: Step) -> None:
-        """What was planned after a step is planned again; answers to the same requests are found again."""
-        names = list(STEPS)
-        later = names[names.index(step.name) + 1 :]
-        self.journal.forget([f"{step.name}:filters", f"{step.name}:review", f"{step.name}/"])
-        self.journal.forget(f"{name}{mark}" for name in later for mark in ":/")
-        for name in later:
-            self.journal.retire(name)
 
     def _asks(self, step: Step, round_: int) -> Iterator[tuple[str, Ask]]:
         for domain in self.domains:
@@ -101,7 +92,7 @@ class Pipeline:
         if self.journal.stage(stage) == self.filters_print:
             return None
         if self.journal.stage(stage) is not None:
-            self._restart_after(step)
+            restart_after(self.journal, step.name)
         restore(self.journal, step.name)
         for row, work in chosen_filters(self.spec, self.domains, self.journal, step.name):
             stopped = self._asked(row.asks(work), work.options) if row.asks is not None else None
@@ -153,8 +144,18 @@ class Pipeline:
         changes = read_review(self.journal, step.name)
         apply_review(self.journal, step.name, changes)
         if changes.any:
-            self._restart_after(step)
+            restart_after(self.journal, step.name)
         self.journal.complete(f"{step.name}:review", now)
 
     def _answered(self, planned: Planned, settled: Settled) -> None:
         self._on_progress(replace(self._at, planned=planned, settled=settled))
+
+
+def restart_after(journal: Journal, step: str) -> None:
+    """What was planned after a step is planned again; answers to the same requests are found again."""
+    names = list(STEPS)
+    later = names[names.index(step) + 1 :]
+    journal.forget([f"{step}:filters", f"{step}:review", f"{step}/"])
+    journal.forget(f"{name}{mark}" for name in later for mark in ":/")
+    for name in later:
+        journal.retire(name)
