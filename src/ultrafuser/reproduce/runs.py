@@ -116,8 +116,12 @@ class Results:
         return self.store.read(run) if self.store.has(run) else None
 
     def all(self, runs: Iterable[Run]) -> list[Result]:
-        """The results that are there."""
-        return [found for run in runs if (found := self.get(run)) is not None]
+        """The results of all these runs, as a rule one per seed; none where one is missing.
+
+        A mean over fewer seeds would stand beside means over all of them, and differ by the seeds left out.
+        """
+        found = [self.get(run) for run in runs]
+        return [] if None in found else [result for result in found if result is not None]
 
     def why(self, runs: Iterable[Run]) -> str:
         """What went wrong with the first of these runs that has no result; empty where all have one."""
