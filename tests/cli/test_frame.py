@@ -12,7 +12,7 @@ from ultrafuser.cli import build_app, common
 VERBS = ("init", "check", "train", "specialise", "generate", "chat", "explain", "add", "remove", "zoo", "demo", "eval")
 VERBS += ("lm-eval", "synth")
 HELPS = [[], *([verb] for verb in VERBS), ["zoo", "list"], ["zoo", "path"], ["zoo", "copy"], ["zoo", "build"]]
-HELPS += [["synth", verb] for verb in ("init", "plan", "run", "status", "review", "export")]
+HELPS += [["synth", verb] for verb in ("init", "plan", "run", "status", "review", "import", "export", "analyse")]
 LIGHT = """
 import contextlib, io, json, sys
 from ultrafuser.cli import main

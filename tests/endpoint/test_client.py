@@ -221,6 +221,7 @@ def waits(monkeypatch):
     """The seconds that a client waits between attempts, without waiting."""
     found = []
     monkeypatch.setattr("ultrafuser.endpoint.attempts._pause", lambda stop, seconds: found.append(seconds))
+    monkeypatch.setattr("ultrafuser.endpoint.attempts.Pace.hold", lambda pace, seconds: None)
     return found
 
 

@@ -1,6 +1,7 @@
 """Filters over a journal: what each drops, why, and that a second run says the same."""
 
 import json
+from pathlib import Path
 
 import pytest
 from author import author
@@ -8,7 +9,8 @@ from scripted import completion
 
 from ultrafuser.data.decontamination import words
 from ultrafuser.endpoint import ChatRequest, Reply
-from ultrafuser.synthesis import Journal, open_domains
+from ultrafuser.synthesis import Journal, load_domain, open_domains
+from ultrafuser.synthesis.estimate import estimate
 from ultrafuser.synthesis.filters import FILTERS, apply_filter, check_filters, chosen_filters, restore
 from ultrafuser.synthesis.filters.duplicates import similarity
 from ultrafuser.synthesis.pipeline import Pipeline
@@ -87,6 +89,14 @@ def test_near_duplicates_by_exact_similarity(filters, journal):
     threshold = similarity(base, near)
     assert [*dropped(filters("near_duplicates", threshold=threshold), journal, "instructions")] == [near]
     assert dropped(filters("near_duplicates", threshold=threshold + 0.01), journal, "instructions") == {}
+
+
+def test_the_examples_of_a_domain_may_not_be_repeated(filters, journal):
+    example = load_domain("math", Path()).examples[0].instruction
+    texts = [example, example + " Please."]
+    put(journal, "instructions", texts, "math")
+    assert "example 1 of domain math" in dropped(filters("duplicates"), journal, "instructions")[example]
+    assert [*dropped(filters("near_duplicates"), journal, "instructions")] == texts
 
 
 def test_what_a_person_wrote_is_not_judged(filters, journal):
@@ -252,3 +262,31 @@ def test_another_set_of_filters_takes_back_what_the_first_dropped(serve, make_sp
         spec = spec.model_copy(update={"filters": []})
         assert Pipeline(spec, journal).run(review=False) is None
         assert len(list(journal.records("instructions", "text"))) == 12
+
+
+def test_the_plan_counts_what_a_judge_is_asked(filters):
+    spec = filters("judge", domains=["code"])
+    rows = {(row.domain, row.step): row for row in estimate(spec, open_domains(spec))}
+    assert rows["code", "responses/judge"].requests == rows["code", "responses"].requests > 0
+    assert ("text", "responses/judge") not in rows
+
+
+def test_a_changed_benchmark_file_is_looked_at_again(serve, make_spec, tmp_path):
+    server = serve(judged)
+    file = tmp_path / "bench.jsonl"
+    file.write_text(json.dumps({"question": QUESTION}))
+    spec = make_spec(server.url, filters=[{"name": "decontamination", "options": {"files": [str(file)]}}])
+    with Journal(spec.output_folder) as journal:
+        assert Pipeline(spec, journal).run(review=False) is None
+        first = next(journal.records("instructions", "text"))
+        file.write_text(json.dumps({"question": first.data["text"]}))
+        asked = len(server.bodies)
+        assert Pipeline(spec, journal).run(review=False) is None
+        assert journal.record(first.id).state == "rejected"
+        assert first.id not in {record.parents[0] for record in journal.records("responses")}
+        file.write_text(json.dumps({"question": QUESTION}))
+        after = len(server.bodies)
+        assert Pipeline(spec, journal).run(review=False) is None
+        assert journal.record(first.id).state == "kept"
+    assert after - asked < asked / 2
+    assert len(server.bodies) == after, "what was answered before is found again"

@@ -8,6 +8,8 @@ import torch
 from tiny_runs import stage
 from transformers import TrainerCallback
 
+from ultrafuser.modeling.gate import ConstantGate
+
 
 def changed(before, after):
     return {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
@@ -146,15 +148,9 @@ def test_collapse_is_said_once(fused_model, run, caplog):
     with torch.no_grad():
         fused_model.gate.outer.weight.zero_()
 
-    class Onesided(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.logits = torch.nn.Parameter(torch.tensor([9.0, 0.0, 0.0]))
-
-        def forward(self, hidden):
-            return self.logits.expand(*hidden[0].shape[:-1], 3)
-
-    fused_model.gate = Onesided()
+    onesided = ConstantGate([specialist.config.hidden_size for specialist in fused_model.specialists])
+    onesided.logits.data = torch.tensor([9.0, 0.0, 0.0])
+    fused_model.gate = onesided
     result = run(fused_model, stage("gate", learning_rate=1e-6), validation=None)
     assert len(result.warnings) == 3
     assert "collapsed onto specialist 'text'" in result.warnings[0]

@@ -21,7 +21,7 @@ from ultrafuser.analysis.colours import colour, dominant, intensity, mixture
 if TYPE_CHECKING:
     from ultrafuser.generation.engine import TokenEvent
 
-__all__ = ["PAGE_MARK", "Explanation", "Turn", "render_page", "token_dict", "visible"]
+__all__ = ["PAGE_MARK", "Explanation", "Turn", "json_for_html", "render_page", "token_dict", "visible"]
 
 PAGE_MARK = "ultrafuser explain"  # in the page's head: how a page of ours is told from another file
 
@@ -120,7 +120,7 @@ def render_page(page: Explanation) -> str:
         nats=page.nats() if page.specialist_nats() else None,
         areas=_areas(page),
         turns=turns,
-        data=_json_for_html(data),
+        data=json_for_html(data),
         footer="Made by ultrafuser explain. This page is one file and loads nothing from the network.",
     )
 
@@ -215,7 +215,7 @@ def _means(names: Sequence[str], rows: Sequence[Sequence[float]]) -> dict[str, f
     return {name: math.fsum(row[j] for row in rows) / max(1, len(rows)) for j, name in enumerate(names)}
 
 
-def _json_for_html(data: Any) -> Markup:
+def json_for_html(data: Any) -> Markup:
     """JSON that cannot end the script element it stands in."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from ultrafuser.data.conversations import Conversation, conversation_from_record
 
-__all__ = ["HUB_PREFIX", "SUFFIXES", "data_files", "file_records", "load_conversations"]
+__all__ = ["HUB_PREFIX", "SUFFIXES", "data_files", "file_records", "iter_conversations", "load_conversations"]
 
 HUB_PREFIX = "hub:"
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
@@ -34,16 +34,32 @@ def load_conversations(
     found: list[Conversation] = []
     for source in sources:
         before = len(found)
-        for where, stem, record in _records(source, category):
+        for one, _ in iter_conversations(source, category):
             if limit is not None and len(found) >= limit:
                 return found
-            try:
-                found.append(conversation_from_record(record, category, stem))
-            except ValueError as error:
-                raise ValueError(f"data.{category}: {where}: {error}") from None
+            found.append(one)
         if len(found) == before:
             raise ValueError(f"data.{category}: {source} holds no record")
     return found
+
+
+def iter_conversations(
+    source: str | Path, category: str, *, on_fault: Callable[[str], None] | None = None
+) -> Iterator[tuple[Conversation, Mapping[str, Any]]]:
+    """The conversations of one source and the records that they were read from, one after the other.
+
+    JSON Lines, Parquet and Hub data sets are never whole in memory. A record that cannot be read raises ValueError, or
+    is told to `on_fault` and left out.
+    """
+    for where, stem, record in _records(source, category):
+        try:
+            found = conversation_from_record(record, category, stem)
+        except ValueError as error:
+            if on_fault is None:
+                raise ValueError(f"data.{category}: {where}: {error}") from None
+            on_fault(f"{where}: {error}")
+        else:
+            yield found, record
 
 
 def data_files(source: str | Path, category: str = "data") -> list[Path]:

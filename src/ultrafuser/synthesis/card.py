@@ -176,20 +176,15 @@ def _yields(journal: Journal, domains: Sequence[Domain]) -> list[str]:
     table: list[list[Any]] = []
     reasons: list[list[Any]] = []
     for step in STEPS:
-        requests = journal.counts(step)
-        why: Counter[str] = Counter()
+        found, why = journal.counts(step), Counter[str]()
         for domain in domains:
-            states: Counter[str] = Counter()
-            for record in journal.records(step, domain.name, rejected=True):
-                states[record.state] += 1
-                if record.state == REJECTED:
-                    why[(record.reason or "no reason given").partition(": ")[0]] += 1
-            found = requests.get(domain.name, {})
-            asked = sum(found.get(state, 0) for state in ("waiting", "answered", "unusable"))
-            if asked or states:
-                made = states.total()
-                row = [asked, found.get("unusable", 0), made, states[REJECTED], states[EDITED]]
-                table.append([step, domain.name, *row, states[KEPT] + states[EDITED]])
+            states = Counter(found.get(domain.name, {}))
+            why.update(journal.removed(step).get(domain.name, {}))
+            if states:
+                asked = states["waiting"] + states["answered"] + states["unusable"]
+                kept = states[KEPT] + states[EDITED]
+                row = [asked, states["unusable"], kept + states[REJECTED], states[REJECTED], states[EDITED], kept]
+                table.append([step, domain.name, *row])
         reasons += [[step, reason, number] for reason, number in sorted(why.items(), key=_most)[:REASONS]]
     head = ["step", "domain", "requests", "without a usable reply", "records made", "left out", "edited", "kept"]
     lines = ["## What every step yielded", *_table(head, table), ""]

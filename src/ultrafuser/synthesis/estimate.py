@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ultrafuser.synthesis.budget import prompt_tokens
 from ultrafuser.synthesis.domain import Domain
+from ultrafuser.synthesis.filters import chosen_filters
 from ultrafuser.synthesis.journal import Journal
 from ultrafuser.synthesis.records import Record
 from ultrafuser.synthesis.spec import Spec
@@ -19,6 +20,8 @@ USUAL_TOKENS = {
     "meta_topics": 6, "sub_topics": 75, "instructions": 55, "expansion": 55, "complication": 130, "responses": 350,
     "further_turns": 200,
 }  # fmt: skip
+
+PROMPT_OF_JUDGE, REPLY_OF_JUDGE = 350, 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ def estimate(spec: Spec, domains: Sequence[Domain], journal: Journal | None = No
             requests, records = step.counts(spec, domain, made)
             made[step.name] = records
             rows.append(_row(spec, domain, step, requests, records, journal))
+            rows += _asked_by_filters(spec, domain, step, made, journal)
     return rows
 
 
@@ -60,6 +64,26 @@ def _row(spec: Spec, domain: Domain, step: Step, requests: int, records: int, jo
         step.name, domain.name, requests, records, prompt, completion, _cost(spec, prompt, completion),
         means is not None,
     )  # fmt: skip
+
+
+def _asked_by_filters(
+    spec: Spec, domain: Domain, step: Step, made: dict[str, int], journal: Journal | None
+) -> list[Expected]:
+    """What filters ask about a step's records, each shown with what was asked."""
+    rows = []
+    for row, work in chosen_filters(spec, [domain], journal, step.name):
+        if row.asks is None:
+            continue
+        asking = row.asks(work)
+        requests, _ = asking.counts(spec, domain, made)
+        means = journal.mean_tokens(asking.name, domain.name) if journal is not None else None
+        prompt, completion = means or (PROMPT_OF_JUDGE + USUAL_TOKENS[step.name], REPLY_OF_JUDGE)
+        tokens = round(requests * prompt), round(requests * completion)
+        asked = spec.model_copy(update={"endpoints": work.options.endpoints or spec.endpoints})
+        rows.append(
+            Expected(asking.name, domain.name, requests, requests, *tokens, _cost(asked, *tokens), means is not None)
+        )
+    return rows
 
 
 def _cost(spec: Spec, prompt: int, completion: int) -> float:

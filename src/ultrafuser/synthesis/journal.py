@@ -41,6 +41,7 @@ CREATE TABLE IF NOT EXISTS records (
 CREATE TABLE IF NOT EXISTS stages (stage TEXT PRIMARY KEY, print TEXT NOT NULL) WITHOUT ROWID;
 """
 BY_HAND = 1 << 30  # the round of what a person added
+IMPORTED = -1  # the round of what came from another data set: before all others, so that it is never retired
 _RECORD = "r.request, r.number, q.step, q.domain, r.data, q.about, r.state, r.reason"
 
 
@@ -245,18 +246,35 @@ class Journal(Tallies):
 
     def add(self, step: str, domain: str, about: tuple[str, ...], data: Mapping[str, Any]) -> None:
         """Put a record that a person made into the plan; it is known by its content."""
-        named = json.dumps([step, domain, about, data], sort_keys=True)
-        key = "hand-" + hashlib.sha256(named.encode()).hexdigest()[:15]
         with self._transaction() as write:
-            place = write.execute("SELECT MAX(place) FROM requests WHERE step = ? AND active = 1", (step,)).fetchone()
-            write.execute(
-                "INSERT INTO requests (key, step, round, domain, place, parent, about, note, body, state) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, '{}', '{}', ?) ON CONFLICT (key) DO UPDATE SET active = 1",
-                (
-                    key, step, BY_HAND, domain, (place[0] or 0) + 1, about[0] if about else None, json.dumps(about),
-                    ANSWERED,
-                ),
-            )  # fmt: skip
-            write.execute(
-                "INSERT OR REPLACE INTO records VALUES (?, 0, ?, ?, 'added by hand')", (key, as_json(data), EDITED)
-            )
+            self._put(write, (step, domain, about, data), BY_HAND, EDITED, "added by hand")
+
+    def add_all(
+        self, step: str, domain: str, rows: Iterable[Mapping[str, Any]], round_: int, reason: str, limit: int | None
+    ) -> tuple[int, int]:
+        """Put records without parents into the plan, all or none; how many are new, how many were there already."""
+        added = known = 0
+        with self._transaction() as write:
+            for data in rows:
+                if limit is not None and added >= limit:
+                    break
+                new = self._put(write, (step, domain, (), data), round_, KEPT, reason)
+                added, known = added + new, known + (not new)
+        return added, known
+
+    def _put(self, write: sqlite3.Connection, made: tuple, round_: int, state: str, reason: str) -> bool:
+        """Write a record that no request made, and the row that stands for its request; whether it is new."""
+        step, domain, about, data = made
+        key = "hand-" + hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:15]
+        there = write.execute("SELECT active FROM requests WHERE key = ?", (key,)).fetchone()
+        if there is not None and there[0]:
+            return False
+        last = write.execute("SELECT MAX(place) FROM requests WHERE step = ? AND active = 1", (step,)).fetchone()[0]
+        place, parent = 0 if last is None else last + 1, about[0] if about else None
+        write.execute(
+            "INSERT INTO requests (key, step, round, domain, place, parent, about, note, body, state) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, '{}', '{}', ?) ON CONFLICT (key) DO UPDATE SET active = 1",
+            (key, step, round_, domain, place, parent, json.dumps(about), ANSWERED),
+        )
+        write.execute("INSERT OR REPLACE INTO records VALUES (?, 0, ?, ?, ?)", (key, as_json(data), state, reason))
+        return True

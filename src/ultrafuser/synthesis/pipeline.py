@@ -10,6 +10,7 @@ from typing import Any
 from ultrafuser.synthesis.domain import domains_print, open_domains
 from ultrafuser.synthesis.engine import Engine, Stopped
 from ultrafuser.synthesis.filters import apply_filter, check_filters, chosen_filters, restore, write_report
+from ultrafuser.synthesis.filters import content_print as read_print
 from ultrafuser.synthesis.journal import Journal
 from ultrafuser.synthesis.records import Ask
 from ultrafuser.synthesis.review import apply_review, content_print, file_of, read_review, write_review
@@ -17,7 +18,7 @@ from ultrafuser.synthesis.rows import Planned, Settled
 from ultrafuser.synthesis.spec import Spec
 from ultrafuser.synthesis.steps import STEPS, Step
 
-__all__ = ["Pipeline", "Progress"]
+__all__ = ["Pipeline", "Progress", "restart_after"]
 
 BY_HAND = "hand-"  # how ids of records begin that a person added
 
@@ -41,6 +42,7 @@ class Pipeline:
         self.domains = open_domains(spec)
         check_filters(spec, self.domains)
         self.print = spec.plan_print(domains_print(self.domains))
+        self.filters_print = f"{self.print} {read_print(spec)}"
         self._on_progress = on_progress
         self._at = Progress("", 0, 0)
         self.engine = Engine(spec, journal, on_answer=self._answered)
@@ -74,19 +76,10 @@ class Pipeline:
         if self.journal.stage(f"{step.name}:{round_}") == self.print:
             return 0
         self.journal.retire(step.name, round_)
-        self._restart_after(step)
+        restart_after(self.journal, step.name)
         asked = self.journal.plan(step.name, round_, self._asks(step, round_), self.spec.seed, self.print)
         restore(self.journal, step.name)  # what is found again may have been filtered under another plan
         return asked
-
-    def _restart_after(self, step: Step) -> None:
-        """What was planned after a step is planned again; answers to the same requests are found again."""
-        names = list(STEPS)
-        later = names[names.index(step.name) + 1 :]
-        self.journal.forget([f"{step.name}:filters", f"{step.name}:review", f"{step.name}/"])
-        self.journal.forget(f"{name}{mark}" for name in later for mark in ":/")
-        for name in later:
-            self.journal.retire(name)
 
     def _asks(self, step: Step, round_: int) -> Iterator[tuple[str, Ask]]:
         for domain in self.domains:
@@ -96,15 +89,17 @@ class Pipeline:
 
     def _filter(self, step: Step) -> Stopped | None:
         stage = f"{step.name}:filters"
-        if self.journal.stage(stage) == self.print:
+        if self.journal.stage(stage) == self.filters_print:
             return None
+        if self.journal.stage(stage) is not None:
+            restart_after(self.journal, step.name)
         restore(self.journal, step.name)
         for row, work in chosen_filters(self.spec, self.domains, self.journal, step.name):
             stopped = self._asked(row.asks(work), work.options) if row.asks is not None else None
             if stopped is not None:
                 return stopped
             apply_filter(row, work)
-        self.journal.complete(stage, self.print)
+        self.journal.complete(stage, self.filters_print)
         return None
 
     def _asked(self, step: Step, options: Any) -> Stopped | None:
@@ -149,8 +144,18 @@ class Pipeline:
         changes = read_review(self.journal, step.name)
         apply_review(self.journal, step.name, changes)
         if changes.any:
-            self._restart_after(step)
+            restart_after(self.journal, step.name)
         self.journal.complete(f"{step.name}:review", now)
 
     def _answered(self, planned: Planned, settled: Settled) -> None:
         self._on_progress(replace(self._at, planned=planned, settled=settled))
+
+
+def restart_after(journal: Journal, step: str) -> None:
+    """What was planned after a step is planned again; answers to the same requests are found again."""
+    names = list(STEPS)
+    later = names[names.index(step) + 1 :]
+    journal.forget([f"{step}:filters", f"{step}:review", f"{step}/"])
+    journal.forget(f"{name}{mark}" for name in later for mark in ":/")
+    for name in later:
+        journal.retire(name)

@@ -27,8 +27,8 @@ Price = Annotated[float, Field(ge=0)]
 class Counts(Strict):
     """How much is made of each thing, per domain."""
 
-    meta_topics: Count = 10
-    """Meta-topics of the domain; the paper has 30 for text, 21 for code and for math."""
+    meta_topics: CountOrZero = 10
+    """Meta-topics of the domain; the paper has 30 for text, 21 for code and for math. 0: imported instructions only."""
     sub_topics: Count = 8
     """Sub-topics of each meta-topic."""
     instructions: Count = 5

@@ -1,6 +1,6 @@
 """What must hold of records: the table of filters, and applying a spec's to what a step made."""
 
-from ultrafuser.synthesis.filters.applying import apply_filter, check_filters, chosen_filters, restore
+from ultrafuser.synthesis.filters.applying import apply_filter, check_filters, chosen_filters, content_print, restore
 from ultrafuser.synthesis.filters.filter import Filter, FilterOptions, Verdicts, Work
 from ultrafuser.synthesis.filters.report import removed, write_report
 from ultrafuser.synthesis.filters.table import FILTERS
@@ -14,6 +14,7 @@ __all__ = [
     "apply_filter",
     "check_filters",
     "chosen_filters",
+    "content_print",
     "removed",
     "restore",
     "write_report",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
@@ -16,7 +17,7 @@ from ultrafuser.synthesis.journal import Journal
 from ultrafuser.synthesis.records import REJECTED
 from ultrafuser.synthesis.spec import Spec
 
-__all__ = ["apply_filter", "check_filters", "chosen_filters", "restore"]
+__all__ = ["apply_filter", "check_filters", "chosen_filters", "content_print", "restore"]
 
 CHUNK = 1000  # verdicts written together
 
@@ -61,8 +62,10 @@ def _options(row: Filter, given: dict[str, Any], where: str) -> FilterOptions:
         raise ValueError(f"{path}: {first['input']!r:.60}: {said[0].lower()}{said[1:]}") from None
 
 
-def chosen_filters(spec: Spec, domains: Sequence[Domain], journal: Journal, step: str) -> Iterator[tuple[Filter, Work]]:
-    """The spec's filters that judge a step, in its order, each with its work."""
+def chosen_filters(
+    spec: Spec, domains: Sequence[Domain], journal: Journal | None, step: str
+) -> Iterator[tuple[Filter, Work]]:
+    """The spec's filters that judge a step, in its order, each with its work; an estimate has no journal yet."""
     for i, wanted in enumerate(spec.filters):
         row = FILTERS[wanted.name]
         options = _options(row, wanted.options, f"filters[{i}].options")
@@ -73,7 +76,19 @@ def chosen_filters(spec: Spec, domains: Sequence[Domain], journal: Journal, step
         else:
             judged = [domain for domain in domains if not row.by_checks or row.name in domain.checks]
         if judged:
-            yield row, Work(spec, judged, journal, step, options)
+            yield row, Work(spec, judged, cast(Journal, journal), step, options)
+
+
+def content_print(spec: Spec) -> str:
+    """A hash of the files that the spec's filters read."""
+    digest = hashlib.sha256()
+    for i, wanted in enumerate(spec.filters):
+        row = FILTERS[wanted.name]
+        options = _options(row, wanted.options, f"filters[{i}].options")
+        for file in row.reads(spec, options) if row.reads is not None else ():
+            with file.open("rb") as opened:
+                digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()[:20]
 
 
 def apply_filter(row: Filter, work: Work) -> int:

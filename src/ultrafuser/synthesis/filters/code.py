@@ -29,7 +29,7 @@ from ultrafuser.synthesis.spec import Spec
 if TYPE_CHECKING:
     from ultrafuser.evaluation.sandbox import Outcome, Program, Sandbox
 
-__all__ = ["CODE", "fenced", "tested_program", "unparsed"]
+__all__ = ["CODE", "fenced", "self_testing", "unparsed"]
 
 BATCH = 64  # programs that are handed to the sandbox together
 PYTHON = ("python", "python3", "py", "py3")
@@ -73,7 +73,7 @@ def unparsed(language: str, code: str) -> str | None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of odd escapes in strings
                 ast.parse(textwrap.dedent(code))
-        elif language == "json":
+        elif language == "json" and code.lstrip().startswith(("{", "[")):  # others show a part of something
             json.loads(code)
         elif language == "toml":
             tomllib.loads(code)
@@ -84,7 +84,7 @@ def unparsed(language: str, code: str) -> str | None:
     return None
 
 
-def tested_program(text: str) -> Program | None:
+def self_testing(text: str) -> Program | None:
     """The Python of an answer as one program, where it tests itself: by assertions, or functions named test_...
 
     Test functions that take no argument are called behind it. None where there is nothing to test by, and where it
@@ -153,7 +153,7 @@ def _parse(records: Sequence[Record], work: Work) -> Verdicts:
 
 
 def _run(records: Sequence[Record], sandbox: Sandbox | None) -> dict[str, str]:
-    programs = {record.id: program for record in records if (program := tested_program(text_of(record)))}
+    programs = {record.id: program for record in records if (program := self_testing(text_of(record)))}
     if sandbox is None or not programs:
         return {}
     outcomes = zip(programs, sandbox.run(list(programs.values())), strict=True)

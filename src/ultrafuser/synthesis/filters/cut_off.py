@@ -23,7 +23,7 @@ CLOSING = 3  # words of a line that ends a letter
 
 
 def cut_off(text: str, *, sentences: bool = False) -> str | None:
-    """Why a text seems to break off, or None. `sentences`: the last one of several must have its end."""
+    """Why a text seems to break off, or None. `sentences`: the last one, of a list too, must have its end."""
     body = text.strip()
     prose, open_fence = _without_code(body)
     if open_fence:
@@ -34,7 +34,7 @@ def cut_off(text: str, *, sentences: bool = False) -> str | None:
     if not lines or _FENCE.match(lines[-1]):
         return None
     last = lines[-1].strip()
-    if _LIST_MARK.match(last):
+    if _LIST_MARK.match(last) and len(lines) > 1:
         return f"list item without text: {last[-60:]}"
     bare = last.rstrip("*_ ")
     closing = len(lines) > 1 and len(bare.split()) <= CLOSING  # of a letter: "Yours,"
@@ -42,6 +42,8 @@ def cut_off(text: str, *, sentences: bool = False) -> str | None:
         _DANGLING.search(bare) and len(bare.split()) > 3 and " " in bare
     ):
         return f"last sentence breaks off: {last[-60:]}"
+    if sentences and bare.endswith(":"):
+        return f"announces what does not come: {last[-60:]}"
     if last.count("(") > last.count(")") and not _ENDED.search(last):
         return f"bracket is not closed: {last[-60:]}"
     if sentences and _unended(prose, last):

@@ -102,7 +102,10 @@ def _strings(value: Any, fields: Sequence[str] | None, wanted: bool) -> Iterable
 
 
 @lru_cache(maxsize=1)
-def _opened(files: tuple[Path, ...], fields: tuple[str, ...] | None, length: int, shortest: int) -> Benchmarks:
+def _opened(
+    files: tuple[Path, ...], stamps: tuple[int, ...], fields: tuple[str, ...] | None, length: int, shortest: int
+) -> Benchmarks:
+    """One set of files is read once for all steps; `stamps`, their times of change, tell it from an older one."""
     return Benchmarks(files, fields, length, shortest)
 
 
@@ -117,7 +120,9 @@ def _files(spec: Spec, options: DecontaminationOptions) -> tuple[Path, ...]:
 def _judge(work: Work) -> Verdicts:
     options = work.options
     fields = None if options.fields is None else tuple(options.fields)
-    benchmarks = _opened(_files(work.spec, options), fields, options.length, options.shortest)
+    files = _files(work.spec, options)
+    stamps = tuple(file.stat().st_mtime_ns for file in files)
+    benchmarks = _opened(files, stamps, fields, options.length, options.shortest)
     for record in work.records():
         found = benchmarks.find(text_of(record), whole=record.step in REQUESTS)
         if found is not None:
@@ -138,4 +143,5 @@ DECONTAMINATION = Filter(
     judge=_judge,
     options=DecontaminationOptions,
     ready=_ready,
+    reads=_files,
 )

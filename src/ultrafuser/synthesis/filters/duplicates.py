@@ -11,12 +11,14 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ultrafuser.data.decontamination import words
+from ultrafuser.synthesis.domain import Domain
 from ultrafuser.synthesis.filters.filter import REQUESTS, Filter, FilterOptions, Verdicts, Work, text_of
 from ultrafuser.synthesis.records import EDITED, Record
 from ultrafuser.synthesis.spec import Spec
 
 __all__ = ["DUPLICATES", "NEAR_DUPLICATES", "shingles", "similarity"]
 
+EXAMPLE = "example"  # in place of a step
 TOPICS = ("meta_topics", "sub_topics")
 BANDS, ROWS = 20, 5  # a pair of similarity 0.7 becomes a candidate with probability 0.975, one of 0.8 with 0.9996
 SEED = 42  # of the hash functions
@@ -30,12 +32,23 @@ class NearOptions(FilterOptions):
 
 
 def _pool(work: Work, domain: str | None) -> Iterator[tuple[Record, bool]]:
-    """All that a record may repeat, in order, and whether it is one to be judged."""
+    """All that a record may repeat, in order, and whether it is one to be judged.
+
+    First the examples of the domain files: models like to copy what they are shown.
+    """
+    for one in work.domains if work.step in REQUESTS else ():
+        if domain in (None, one.name):
+            yield from ((example, False) for example in _examples(one))
     order = REQUESTS if work.step in REQUESTS else (work.step,)
     judged = {one.name for one in work.domains}
     for step in order[: order.index(work.step) + 1]:
         for record in work.journal.records(step, domain):
             yield record, step == work.step and record.state != EDITED and record.domain in judged
+
+
+def _examples(domain: Domain) -> Iterator[Record]:
+    for number, example in enumerate(domain.examples, start=1):
+        yield Record(f"example {number} of domain {domain.name}", EXAMPLE, domain.name, {"text": example.instruction})
 
 
 def _exact(work: Work) -> Verdicts:
@@ -89,12 +102,14 @@ def _near(work: Work) -> Verdicts:
     for domain in work.domains:
         index = RMinHashLSH(threshold=work.options.threshold, num_perm=BANDS * ROWS, num_bands=BANDS)
         ids: list[str] = []
+        examples = {example.id: example for example in _examples(domain)}
         for record, judged in _pool(work, domain.name):
             text = text_of(record)
             signature = RMinHash(num_perm=BANDS * ROWS, seed=SEED)
             signature.update(sorted(shingles(text)))
             candidates = sorted(index.query(signature)) if judged else []
-            found = next((hit for n in candidates if (hit := _like(work, text, ids[n]))), None)
+            others = (examples.get(ids[n]) or work.journal.record(ids[n]) for n in candidates)
+            found = next((hit for other in others if other and (hit := _like(work, text, other))), None)
             if found is not None:
                 yield record.id, found
                 continue
@@ -102,11 +117,9 @@ def _near(work: Work) -> Verdicts:
             ids.append(record.id)
 
 
-def _like(work: Work, text: str, identity: str) -> str | None:
-    other = work.journal.record(identity)
-    assert other is not None
+def _like(work: Work, text: str, other: Record) -> str | None:
     alike = similarity(text, text_of(other))
-    return f"like an earlier one: {identity}, similarity {alike:.2f}" if alike >= work.options.threshold else None
+    return f"like an earlier one: {other.id}, similarity {alike:.2f}" if alike >= work.options.threshold else None
 
 
 def _installed(spec: Spec, options: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from ultrafuser.recipe.parts import Strict
@@ -68,6 +69,7 @@ class Filter:
     keeps no texts. A reason begins with words that are the same for all of its kind; details follow a colon.
     `by_checks` filters judge only domains whose `checks` name them. `ready(spec, options)` raises ValueError, before
     anything is asked, for what is missing. `asks(work)` is a step whose requests are made before it judges.
+    `reads(spec, options)` are files that its verdicts depend on: where their content changes, it judges again.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Filter:
     by_checks: bool = False
     ready: Callable[[Spec, Any], None] | None = None
     asks: Callable[[Work], Step] | None = None
+    reads: Callable[[Spec, Any], Sequence[Path]] | None = None
 
 
 def text_of(record: Record) -> str:

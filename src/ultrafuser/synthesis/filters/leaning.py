@@ -7,7 +7,7 @@ import re
 __all__ = ["leans_on"]
 
 START, END = 400, 200  # characters in which a picture is looked for: between them may stand a text that has one
-GIVEN = 40  # characters before "the above ..." that can be what it means
+GIVEN = 25  # characters before "the above ..." that can be what it means
 _THING = (
     r"(?:(?:python|java|javascript|c\+\+|sql|html|json|source|sample|short|long|news|research|whole|entire|piece\ of|"
     r"lines\ of|block\ of|set\ of|list\ of)\s+)?"

@@ -58,7 +58,7 @@ def _complication_requests(spec: Spec, domain: Domain, pool: Pool, round_: int) 
 
 def _complication_accept(reply: Reply, ask: Ask) -> list[dict[str, Any]] | Reject:
     text = one_text(reply.text)
-    rejected = unusable(reply) or _cut_off(reply) or (None if text else Reject("empty"))
+    rejected = unusable(reply) or _cut_off(reply, ask) or (None if text else Reject("empty"))
     if rejected is None and folded(text) == folded(ask.note["original"]):
         return Reject("repeats what was shown")
     return [{"text": text}] if rejected is None else rejected
@@ -78,14 +78,16 @@ def _response_request(spec: Spec, messages: list[dict[str, str]], sample: int = 
 
 
 def _response_accept(reply: Reply, ask: Ask) -> list[dict[str, Any]] | Reject:
-    rejected = unusable(reply) or _cut_off(reply)
+    rejected = unusable(reply) or _cut_off(reply, ask)
     if rejected is not None:
         return rejected
     return [{"text": reply.text.strip(), "sample": ask.note["sample"]}]
 
 
-def _cut_off(reply: Reply) -> Reject | None:
-    return Reject("cut off by the length limit") if reply.finish == "length" else None
+def _cut_off(reply: Reply, ask: Ask) -> Reject | None:
+    """Also where an endpoint gives no reason, and the reply is as long as it could be."""
+    full = reply.finish == "unknown" and reply.completion_tokens >= ask.request.max_tokens
+    return Reject("cut off by the length limit") if reply.finish == "length" or full else None
 
 
 # ---- further turns ----
@@ -128,7 +130,7 @@ def _continued(spec: Spec, domain: Domain, pool: Pool) -> Iterator[tuple[Record,
 
 
 def _turn_accept(reply: Reply, ask: Ask) -> list[dict[str, Any]] | Reject:
-    rejected = unusable(reply) or _cut_off(reply)
+    rejected = unusable(reply) or _cut_off(reply, ask)
     if rejected is not None:
         return rejected
     role = ask.note["role"]
