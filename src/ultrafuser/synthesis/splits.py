@@ -59,7 +59,7 @@ class Splitter:
         hashes = array("Q", sorted(self._hash(key) for key in keys))
         start = 0
         for name in ("heldout", "validation"):
-            if name in shares.wanted:
+            if hashes and name in shares.wanted:
                 start = _boundary(hashes, start, round(getattr(shares, name) * len(hashes)))
                 if start >= len(hashes):
                     raise ValueError(
