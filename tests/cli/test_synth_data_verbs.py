@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 
+from ultrafuser.cli import analysing
 from ultrafuser.synthesis import Journal
 
 
@@ -40,6 +41,9 @@ def test_import_then_export(run, spec, tmp_path):
     card = (tmp_path / "out/data/README.md").read_text(encoding="utf-8")
     assert "license: cc0-1.0" in card
     assert "tokens are those of `base`" in card
+    for source in (spec, tmp_path / "out", tmp_path / "out/data"):
+        items = analysing.read_items([str(source)], 100, 0)
+        assert sorted((item.domain, item.text) for item in items) == [("code", f"Say {i} in words.") for i in range(4)]
     assert run("synth", "export", spec, "-o", tmp_path / "one.jsonl").exit_code == 0
     assert len((tmp_path / "one.jsonl").read_text(encoding="utf-8").splitlines()) == 4
 

@@ -2,10 +2,11 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
-from ultrafuser.reproduce import SCALES, TABLES, chosen_tables, make_plan, reproduce
+from ultrafuser.reproduce import SCALES, TABLES, chosen_tables, make_plan, report_so_far, reproduce
 from ultrafuser.reproduce.cells import weights_by_domain
 from ultrafuser.reproduce.experiments import fused_run, specialists_run
 from ultrafuser.reproduce.report import cell_text
@@ -61,6 +62,21 @@ def test_report_holds_every_number(finished) -> None:
                 if column.key in row.paper:
                     assert f"{row.paper[column.key]:.{3 if column.unit == 'nats' else 2}f}" in page
     assert not re.search(r'(src|href)="(?!#)', page)  # nothing is loaded
+
+
+def test_a_report_of_what_is_there_runs_nothing(finished, tmp_path) -> None:
+    folder, plan, report, _ = finished
+    wider = plan.model_copy(update={"tables": ["table1", *plan.tables]})
+    shutil.copytree(folder, tmp_path / "copy")
+    for file in (tmp_path / "copy" / "runs").glob("specialists*"):
+        file.unlink()
+    so_far = report_so_far(tmp_path / "copy", wider)
+    assert so_far.numbers()["table6"] == report.numbers()["table6"]
+    assert not so_far.numbers().get("table3")
+    assert "not run" in (tmp_path / "copy" / "report.md").read_text()
+    assert not list((tmp_path / "copy" / "runs").glob("specialists*"))
+    with pytest.raises(ValueError, match="holds no reproduction"):
+        report_so_far(tmp_path, plan)
 
 
 def test_what_is_there_is_not_run_again(finished) -> None:

@@ -45,6 +45,9 @@ def reproduce(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for results and report.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes side by side.")] = None,
     show_plan: Annotated[bool, typer.Option("--plan", help="Say what would be run, and run nothing.")] = False,
+    report_only: Annotated[
+        bool, typer.Option("--report", help="Write the report of what is there, and run nothing.")
+    ] = False,
     json_path: JsonOption = None,
 ) -> None:
     """Reproduce the paper's tables and figures at a chosen scale, beside the paper's own figures.
@@ -52,7 +55,7 @@ def reproduce(
     Killed at any time, the same command goes on; what is there already is not run again. A run that fails is told in
     the report and takes no other with it.
     """
-    from ultrafuser.reproduce import SCALES, chosen_tables, make_plan
+    from ultrafuser.reproduce import SCALES, chosen_tables, make_plan, report_so_far
     from ultrafuser.reproduce import reproduce as run
 
     console = human_console(json_path)
@@ -68,11 +71,14 @@ def reproduce(
         judge_model=judge_model,
     )
     folder = output if output is not None else Path("runs") / f"reproduce-{scale}"
-    if show_plan or (SCALES[scale].needs_gpu and not _has_gpu()):
+    if report_only:
+        report = report_so_far(folder, plan)
+    elif show_plan or (SCALES[scale].needs_gpu and not _has_gpu()):
         _show_plan(console, plan, folder)
         return
-    console.print(f"Working in {folder}. Stop it at any time: the same command goes on.", markup=False)
-    report = run(folder, plan, workers=workers, on_event=Lines(console))
+    else:
+        console.print(f"Working in {folder}. Stop it at any time: the same command goes on.", markup=False)
+        report = run(folder, plan, workers=workers, on_event=Lines(console))
     for table in report.tables.values():
         console.print(grid(table) if table.rows else Text(table.title, style="italic"))
         for finding in table.findings:

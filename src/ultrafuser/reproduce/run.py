@@ -36,21 +36,39 @@ def reproduce(
         workers = min(plan.settings.workers, cores())
     taken = f"--output: another reproduction is running in {folder}; wait or use another"
     with held(folder / LOCK_FILE, taken) as lock:
-        runs = in_order(wanted_runs(plan), plan)
-        failures = do_runs(runs, store, workers=workers, on_event=on_event, lock=lock)
-        spent = sum(store.seconds(run) for run in runs.values() if store.has(run))
-        facts = {
-            "seed" if len(plan.seeds) == 1 else "seeds": ", ".join(map(str, plan.seeds)),
-            "runs": f"{sum(map(store.has, runs.values()))} of {len(runs)}",
-            "work in all, over processes": str(timedelta(seconds=round(spent))),
-            "this call": str(timedelta(seconds=round(time.monotonic() - started))),
-            "version": __version__,
-        }
-        report = _make(plan, Results(store, failures), facts)
-        write_whole(folder / PAGE_FILE, render_html(report))
-        write_whole(folder / MARKDOWN_FILE, render_markdown(report))
-        write_json(folder / NUMBERS_FILE, report.numbers())
+        failures = do_runs(in_order(wanted_runs(plan), plan), store, workers=workers, on_event=on_event, lock=lock)
+        return _written(folder, plan, store, failures, {"this call": _clock(time.monotonic() - started)})
+
+
+def report_so_far(folder: Path, plan: Plan) -> Report:
+    """Write the report of the results that are there and run nothing, also while another call is at work in `folder`.
+
+    Raises ValueError where the folder holds no reproduction.
+    """
+    if not (folder / LOCK_FILE).is_file():
+        raise ValueError(f"--output: {folder} holds no reproduction; name its folder, or leave out --report")
+    return _written(folder, plan, Store(folder, plan), {}, {})
+
+
+def _written(folder: Path, plan: Plan, store: Store, failures: dict[str, str], facts: dict[str, str]) -> Report:
+    runs = in_order(wanted_runs(plan), plan)
+    spent = sum(store.seconds(run) for run in runs.values() if store.has(run))
+    facts = {
+        "seed" if len(plan.seeds) == 1 else "seeds": ", ".join(map(str, plan.seeds)),
+        "runs": f"{sum(map(store.has, runs.values()))} of {len(runs)}",
+        "work in all, over processes": _clock(spent),
+        **facts,
+        "version": __version__,
+    }
+    report = _make(plan, Results(store, failures), facts)
+    write_whole(folder / PAGE_FILE, render_html(report))
+    write_whole(folder / MARKDOWN_FILE, render_markdown(report))
+    write_json(folder / NUMBERS_FILE, report.numbers())
     return report
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
 
 
 def _make(plan: Plan, results: Results, facts: dict[str, str]) -> Report:

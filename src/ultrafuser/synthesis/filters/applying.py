@@ -67,7 +67,7 @@ def chosen_filters(
 ) -> Iterator[tuple[Filter, Work]]:
     """The spec's filters that judge a step, in its order, each with its work; an estimate has no journal yet."""
     for i, wanted in enumerate(spec.filters):
-        row = FILTERS[wanted.name]
+        row = lookup(FILTERS, wanted.name, f"filters[{i}].name")
         options = _options(row, wanted.options, f"filters[{i}].options")
         if step not in (options.steps or row.usual or row.steps):
             continue
