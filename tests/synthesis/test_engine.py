@@ -47,11 +47,12 @@ def test_a_cap_on_requests_stops_and_a_higher_one_goes_on(serve, code, tmp_path)
 def test_caps_on_tokens_and_money_are_never_passed(serve, code, budget, unit):
     server = serve(author)
     endpoint = {"base_url": server.url, "concurrency": 4, "input_price": 1.0, "output_price": 2.0}
-    stopped, spent = run(code(server.url, endpoints=[endpoint], budget=budget))
+    more = {"counts": {"meta_topics": 2, "sub_topics": 2, "instructions": 9, "batch": 3}, "endpoints": [endpoint]}
+    stopped, spent = run(code(server.url, budget=budget, **more))
     assert stopped.kind == "budget"
     assert 0 < getattr(spent, unit) <= next(iter(budget.values()))
     higher = {name: 100 * cap for name, cap in budget.items()}
-    assert run(code(server.url, endpoints=[endpoint], budget=higher))[0] is None
+    assert run(code(server.url, budget=higher, **more))[0] is None
 
 
 # ---- endpoints ----
@@ -119,10 +120,17 @@ def test_the_rate_limit_is_kept(serve, code):
     assert times[-1] - times[0] >= (len(times) - 1) * 0.02 * 0.9
 
 
-def test_lists_are_asked_for_by_a_schema_until_that_is_refused(serve, code):
+@pytest.mark.parametrize(
+    "said",
+    [
+        "response_format is not supported by this model",
+        "Invalid schema for response_format 'reply': 'maxItems' is not permitted",
+    ],
+)
+def test_lists_are_asked_for_by_a_schema_until_that_is_refused(serve, code, said):
     def script(body, number):
         if "response_format" in body:
-            return failure(400, "response_format is not supported by this model")
+            return failure(400, said)
         return author(body)
 
     server = serve(script)

@@ -1,5 +1,6 @@
 """Contracts of the tables: every step, every shipped domain, every preset, and what the page tells of them."""
 
+import json
 import re
 from pathlib import Path
 
@@ -20,11 +21,11 @@ from ultrafuser.synthesis.presets import preset, preset_names
 from ultrafuser.synthesis.records import Ask, Reject
 from ultrafuser.synthesis.spec import Budget, Counts, EndpointSpec, Generation, Responses, Turns
 from ultrafuser.synthesis.steps import STEPS
-from ultrafuser.synthesis.steps.instructions import distance
+from ultrafuser.synthesis.steps.instructions import distance, echoes
 from ultrafuser.synthesis.steps.step import list_request
 
 PAGE = (Path(__file__).parents[2] / "docs" / "synthesis.md").read_text(encoding="utf-8")
-NOTE = {"count": 3, "known": ["One"], "sample": 0, "role": "user", "related": "weakly"}
+NOTE = {"count": 3, "known": ["One"], "sample": 0, "role": "user", "related": "weakly", "original": "x"}
 SPEC = Spec(name="x", domains=["text"], endpoints=[{"base_url": "http://localhost:1"}])
 
 
@@ -155,3 +156,41 @@ def test_distance_is_small_for_what_is_alike():
     a, b = "Write a poem about the sea.", "Write a poem about the sea at night."
     assert distance(a, a) == 0
     assert distance(a, b) < distance(a, "Compute 3 + 4.") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "is_echo"),
+    [
+        ("Write a letter to a landlord who keeps the deposit, and set a date for its return.", True),
+        ("write a letter to a landlord who keeps the deposit and set a date for its return", True),
+        ("Write a letter to a landlord who keeps the deposit", True),
+        (
+            "Please: Write a letter to a landlord who keeps the deposit, and set a date for its return. Thanks a lot!",
+            True,
+        ),
+        ("Write a letter to a neighbour who plays the drums at night, and suggest a time for it.", False),
+        ("Write a letter.", False),
+    ],
+)
+def test_a_model_that_repeats_what_it_is_shown_is_noticed(text, is_echo):
+    shown = ["Explain tides.", "Write a letter to a landlord who keeps the deposit, and set a date for its return."]
+    assert echoes(text, shown) is is_echo
+    reply = STEPS["instructions"].accept(
+        Reply(json.dumps([text])), Ask((), list_request(SPEC, "x"), NOTE | {"known": shown})
+    )
+    if is_echo:
+        assert reply == Reject("repeats what was shown")
+
+
+def test_no_example_of_a_domain_gets_into_the_data(serve, make_spec):
+    def script(body, number):
+        shown = [example.instruction for example in load_domain("code", Path()).examples]
+        asked = body["messages"][-1]["content"]
+        return json.dumps(shown) if asked.startswith("People send requests") else author(body)
+
+    spec = make_spec(serve(script).url, domains=["code"], attempts=1)
+    with Journal(spec.output_folder) as journal:
+        assert Pipeline(spec, journal).run(review=False) is None
+        shown = [example.instruction for example in load_domain("code", Path()).examples]
+        made = [record.data["text"] for record in journal.records("instructions")]
+        assert not any(echoes(text, shown) for text in made)

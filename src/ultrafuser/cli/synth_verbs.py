@@ -92,10 +92,12 @@ def run(
     Ends with status 0 when everything is made or waits for review, 3 when a cap or an endpoint stopped it.
     """
     from ultrafuser.cli.synth_showing import ProgressLines, summary
-    from ultrafuser.synthesis import Journal, load_spec
+    from ultrafuser.synthesis import Journal, load_spec, open_domains
+    from ultrafuser.synthesis.filters import check_filters
     from ultrafuser.synthesis.pipeline import Pipeline
 
     loaded = load_spec(spec)
+    check_filters(loaded, open_domains(loaded))
     console = human_console(json_path)
     with Journal(loaded.output_folder) as journal:
         lines = ProgressLines(console, loaded, journal)

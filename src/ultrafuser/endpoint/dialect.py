@@ -11,7 +11,9 @@ from typing import Any
 
 __all__ = ["Dialect"]
 
-_REFUSED = re.compile(r"unsupported|not support|unknown (parameter|argument)|unrecognized", re.IGNORECASE)
+_REFUSED = re.compile(
+    r"unsupported|not support|not permitted|invalid schema|unknown (parameter|argument)|unrecognized", re.IGNORECASE
+)
 _RENAMED = {"max_tokens": "max_completion_tokens"}
 _DROPPED = ("temperature", "top_p", "seed", "response_format")
 

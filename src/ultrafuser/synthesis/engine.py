@@ -166,8 +166,9 @@ class _Run:
         seed = dice(self.spec, planned.key, planned.attempts).randrange(2**31)
         schema = self.step.schema if line.endpoint.structured else None
         if schema is not None:
+            items = {**schema, "minItems": 1, "maxItems": planned.note["count"]}
             schema = {
-                "type": "object", "properties": {"items": schema}, "required": ["items"], "additionalProperties": False,
+                "type": "object", "properties": {"items": items}, "required": ["items"], "additionalProperties": False,
             }  # fmt: skip
         return replace(planned.ask.request, seed=seed, schema=schema)
 

@@ -10,7 +10,7 @@ from ultrafuser.synthesis.domain import Domain
 from ultrafuser.synthesis.parsing import one_text
 from ultrafuser.synthesis.records import Ask, Record, Reject
 from ultrafuser.synthesis.spec import Spec
-from ultrafuser.synthesis.steps.step import Pool, Step, dice, list_request, unusable
+from ultrafuser.synthesis.steps.step import Pool, Step, dice, folded, list_request, unusable
 
 __all__ = ["COMPLICATION", "FURTHER_TURNS", "RESPONSES", "conversations", "pool_of"]
 
@@ -53,12 +53,14 @@ def _complication_requests(spec: Spec, domain: Domain, pool: Pool, round_: int) 
     for record in _share(originals, share, spec, "complication", domain.name):
         ways = dice(spec, "ways", record.id).sample(domain.ways, min(2, len(domain.ways)))
         prompt = domain.prompt("complication", instruction=record.data["text"], ways=ways)
-        yield Ask((record.id,), list_request(spec, prompt))
+        yield Ask((record.id,), list_request(spec, prompt), {"original": record.data["text"]})
 
 
 def _complication_accept(reply: Reply, ask: Ask) -> list[dict[str, Any]] | Reject:
     text = one_text(reply.text)
     rejected = unusable(reply) or _cut_off(reply, ask) or (None if text else Reject("empty"))
+    if rejected is None and folded(text) == folded(ask.note["original"]):
+        return Reject("repeats what was shown")
     return [{"text": text}] if rejected is None else rejected
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ultrafuser.endpoint import Reply
@@ -13,19 +13,33 @@ from ultrafuser.synthesis.spec import Spec
 from ultrafuser.synthesis.steps.step import Pool, Step, dice, folded, list_request, unusable
 from ultrafuser.synthesis.steps.topics import batches, missing_rounds
 
-__all__ = ["EXPANSION", "INSTRUCTIONS", "distance"]
+__all__ = ["EXPANSION", "INSTRUCTIONS", "distance", "echoes"]
 
 SHORTEST = 15  # characters of an instruction
 SHOWN = 3  # instructions that an expansion is shown
 CANDIDATES = 24  # instructions that those shown are chosen from
 KNOWN = 12  # instructions of the same sub-topic that a later round is shown
 GRAM = 3  # words
+ALIKE = 0.65  # share of n-grams in common from which two texts are the same
+CONTAINED = 0.8  # share of the shorter one's n-grams in the longer one from which it is a part of it
+LONG_ENOUGH = 20  # n-grams: what is shorter may well occur in another text
 
 
 def distance(first: str, second: str) -> float:
     """How far two texts are apart: 1 minus the share of word n-grams (1 to 3 words) that they have in common."""
     a, b = _grams(first), _grams(second)
     return 1.0 - len(a & b) / max(1, len(a | b))
+
+
+def echoes(text: str, others: Iterable[str]) -> bool:
+    """Whether a text says again what one of the others says: nearly the same words, or most of them a part of it."""
+    mine = _grams(text)
+    for other in others:
+        theirs = _grams(other)
+        shared, shorter = len(mine & theirs), min(len(mine), len(theirs))
+        if shared > ALIKE * len(mine | theirs) or (shorter >= LONG_ENOUGH and shared > CONTAINED * shorter):
+            return True
+    return False
 
 
 def _grams(text: str) -> set[tuple[str, ...]]:
@@ -42,24 +56,29 @@ def _instruction_requests(spec: Spec, domain: Domain, pool: Pool, round_: int) -
         count = min(counts.batch, counts.instructions - len(known))
         if count > 0 and topic.parents[0] in names:
             draw = dice(spec, "instructions", topic.id, round_)
+            examples = draw.sample(domain.examples, 2)
             prompt = domain.prompt(
                 "instructions", count=count, topic=names[topic.parents[0]], sub_topic=topic.data["name"],
                 relevance=topic.data["relevance"], use_case=topic.data["use_case"], known=known[-KNOWN:],
                 kinds=draw.sample(domain.kinds, min(4, len(domain.kinds))), level=draw.choice(domain.levels),
-                examples=draw.sample(domain.examples, 2),
+                examples=examples,
             )  # fmt: skip
-            yield Ask((topic.id, topic.parents[0]), list_request(spec, prompt), {"count": count, "known": known})
+            note = {"count": count, "known": [*(example.instruction for example in domain.examples), *known]}
+            yield Ask((topic.id, topic.parents[0]), list_request(spec, prompt), note)
 
 
 def _instruction_accept(reply: Reply, ask: Ask) -> list[dict[str, Any]] | Reject:
     if (refused := unusable(reply)) is not None:
         return refused
-    seen = {folded(text) for text in ask.note["known"]}
-    texts = [text for text in read_texts(reply.text) if len(text) >= SHORTEST and folded(text) not in seen]
+    read = [text for text in read_texts(reply.text) if len(text) >= SHORTEST]
+    texts: list[str] = []
+    for text in read:
+        if not echoes(text, [*ask.note["known"], *texts]):
+            texts.append(text)
     extra = {key: ask.note[key] for key in ("related",) if key in ask.note}
     made = [{"text": text, **extra} for text in texts[: ask.note["count"]]]
     if not made:
-        return Reject("no list of instructions")
+        return Reject("repeats what was shown" if read else "no list of instructions")
     return made if reply.finish != "length" else Reject("cut off by the length limit", tuple(made))
 
 
