@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -119,3 +120,21 @@ def test_grid_marks_the_best() -> None:
     other = next(line for line in shown.splitlines() if "1.250" in line)
     assert "\x1b[1;32m" in best
     assert "\x1b[1;32m" not in other
+
+
+def test_grid_cuts_no_number_and_says_what_it_leaves_out() -> None:
+    wide = replace(
+        table(),
+        columns=[Column(f"c{n}", f"a long heading {n}", "nats", "low") for n in range(9)],
+        rows=[
+            Row(name, f"{name} with a label", {f"c{n}": Cell(n + 0.125, 0.25, 3) for n in range(9)}) for name in "ab"
+        ],
+    )
+    for width, columns in ((80, 3), (100, 5), (200, 9)):
+        console = Console(file=io.StringIO(), width=width)
+        console.print(grid(wide, width))
+        shown = console.file.getvalue()
+        assert [f"{n}.125 ± 0.250" in shown for n in range(9)] == [n < columns for n in range(9)]
+        assert (f"and {9 - columns} more column" in shown) == (columns < 9)
+        assert "…" not in shown
+        assert max(map(len, shown.splitlines())) <= width

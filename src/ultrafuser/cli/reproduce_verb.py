@@ -15,10 +15,11 @@ from ultrafuser.cli.common import JsonOption, human_console, write_json
 if TYPE_CHECKING:
     from ultrafuser.reproduce.plan import Plan
     from ultrafuser.reproduce.schedule import Event
-    from ultrafuser.reproduce.tables.table import Table
+    from ultrafuser.reproduce.tables.table import Column, Table
 
 SIGNS = {"yes": ("✓ ", "green"), "no": ("✗ ", "red"), "even": ("≈ ", "yellow")}
 EXIT_FAILED = 1
+LABEL_WIDTH = 16  # characters of a row's label before it is folded
 
 
 def register(app: typer.Typer) -> None:
@@ -80,7 +81,7 @@ def reproduce(
         console.print(f"Working in {folder}. Stop it at any time: the same command goes on.", markup=False)
         report = run(folder, plan, workers=workers, on_event=Lines(console))
     for table in report.tables.values():
-        console.print(grid(table) if table.rows else Text(table.title, style="italic"))
+        console.print(grid(table, console.width) if table.rows else Text(table.title, style="italic"))
         for finding in table.findings:
             console.print(Text.assemble(SIGNS[finding.verdict], finding.text))
         console.print()
@@ -125,24 +126,39 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def grid(table: Table) -> Grid:
-    """A table for the terminal, the best of each column in bold."""
+def grid(table: Table, width: int = 80) -> Grid:
+    """A table for a terminal of that width, the best of each column in bold.
+
+    No number is cut: columns that do not fit are left to the report, and the caption says how many.
+    """
     from ultrafuser.reproduce.report import cell_text
 
-    found = Grid(title=table.title, title_justify="left")
-    found.add_column(table.first)
+    texts = {
+        column.key: [cell_text(row.cells.get(column.key), column.unit) for row in table.rows]
+        for column in table.columns
+    }
+    least = {key: max(map(len, cells), default=0) for key, cells in texts.items()}
+    shown: list[Column] = []
+    left = width - LABEL_WIDTH - 4
     for column in table.columns:
-        found.add_column(column.label, justify="right")
-    group = table.rows[0].group if table.rows else ""
-    for row in table.rows:
-        if row.group != group:
+        left -= least[column.key] + 3
+        if left < 0 and shown:
+            break
+        shown.append(column)
+    hidden = len(table.columns) - len(shown)
+    caption = f"and {hidden} more column{'s' if hidden > 1 else ''} in the report" if hidden else None
+    found = Grid(title=table.title, title_justify="left", caption=caption, caption_justify="left")
+    found.add_column(table.first, min_width=LABEL_WIDTH, overflow="fold")
+    for column in shown:
+        found.add_column(column.label, justify="right", min_width=least[column.key])
+    for place, row in enumerate(table.rows):
+        if place and row.group != table.rows[place - 1].group:
             found.add_section()
-            group = row.group
         cells = []
-        for column in table.columns:
+        for column in shown:
             cell, best = row.cells.get(column.key), table.best(column, row.group)
             won = cell is not None and not row.oracle and cell.mean == best
-            cells.append(Text(cell_text(cell, column.unit), style="bold green" if won else ""))
+            cells.append(Text(texts[column.key][place], style="bold green" if won else ""))
         found.add_row(Text(row.label, style="bold" if row.ours else ""), *cells)
     return found
 
