@@ -20,6 +20,12 @@ def test_a_name_like_nothing_gets_no_suggestion() -> None:
         lookup(TABLE, "zzz", "gate.type")
 
 
+def test_an_empty_name_is_the_field_left_out() -> None:
+    with pytest.raises(ValueError) as caught:
+        lookup({"": 0, "feed-forward": 1}, "feed", "variant")
+    assert str(caught.value).startswith("variant: 'feed' is not one of feed-forward, nor left out")
+
+
 def test_an_empty_table_says_so() -> None:
     with pytest.raises(ValueError, match="nothing to choose from"):
         lookup({}, "x", "field")

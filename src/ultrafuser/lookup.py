@@ -25,14 +25,16 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
 def lookup(table: Mapping[str, T], name: str, field: str) -> T:
     """The entry `name` of `table`; `field` is the recipe path or argument that the name came from.
 
-    Raises ValueError, for example `gate.type: 'tokn' is not one of constant, joint, token; did you mean 'token'?`.
+    Raises ValueError, for example `gate.type: 'tokn' is not one of constant, joint, token; did you mean 'token'?`. An
+    empty name in the table is what leaving the field out means.
     """
     if name in table:
         return table[name]
-    choices = sorted(table)
+    choices = sorted(choice for choice in table if choice)
     if not choices:
         raise ValueError(f"{field}: {name!r} was asked for, but there is nothing to choose from")
-    raise ValueError(f"{field}: {name!r} is not one of {', '.join(choices)}{did_you_mean(str(name), choices)}")
+    or_none = ", nor left out" if "" in table else ""
+    raise ValueError(f"{field}: {name!r} is not one of {', '.join(choices)}{or_none}{did_you_mean(str(name), choices)}")
 
 
 def _fold(name: str) -> str:
