@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ultrafuser.baselines import BASELINES, find_baseline
-from ultrafuser.baselines.making import make_baseline, read_made
+from ultrafuser.baselines.making import check_needs, make_baseline, read_made
 from ultrafuser.baselines.scores import measure
 from ultrafuser.cli.opening import open_fused
 from ultrafuser.generation import stream
@@ -56,3 +56,9 @@ def test_a_row_makes_what_it_promises(name, make_setting):
     if made.folder is not None:  # as eval, chat and generate open it
         opened = open_fused(str(made.folder), device="cpu")
         assert next(iter(stream(opened.model, opened.tokenizer, [{"role": "user", "content": "hi"}], max_new_tokens=1)))
+
+
+@pytest.mark.parametrize("name", ["routing", "single", "ties", "copies"])
+def test_a_variant_of_what_has_none_is_refused(name, make_setting) -> None:
+    with pytest.raises(ValueError, match=f"variant: {name} has none, so leave out ':x'"):
+        check_needs(BASELINES[name], make_setting("x"))

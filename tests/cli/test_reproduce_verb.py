@@ -90,6 +90,7 @@ def test_paper_scale_needs_a_gpu(run, calls, monkeypatch, tmp_path) -> None:
         (["--scale", "tinny"], "--scale: 'tinny' is not one of"),
         (["--only", "table99"], "--only: 'table99' is not one of"),
         (["--seeds", "0"], "--seeds: 0 is below 1"),
+        (["--judge", "foo"], "--judge: 'foo' is not an http or https address"),
     ],
 )
 def test_mistakes_are_one_line(run, calls, options, message) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
-from ultrafuser.baselines.setting import Baseline, Made, Setting
+from ultrafuser.baselines.setting import Baseline, Made, Setting, plain_form
 from ultrafuser.lookup import lookup
 
 __all__ = ["BASELINES", "Baseline", "Made", "Setting", "find_baseline"]
@@ -148,6 +148,7 @@ BASELINES: dict[str, Baseline] = {
             "fusechat",
             "every other specialist distilled into a copy of a pivot, the copies merged",
             later("fusechat", "fusechat"),
+            variants=plain_form,
             needs=("several",),
             paper="FuseChat, table 1",
         ),

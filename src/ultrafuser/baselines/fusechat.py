@@ -17,7 +17,7 @@ from ultrafuser.baselines.making import make_baseline
 from ultrafuser.baselines.mergekit_runs import run_mergekit
 from ultrafuser.baselines.merges import Candidate, merged
 from ultrafuser.baselines.scores import part_of
-from ultrafuser.baselines.setting import Baseline, Made, Setting
+from ultrafuser.baselines.setting import Baseline, Made, Setting, plain_form
 from ultrafuser.baselines.trained import save_plain, train_taught
 from ultrafuser.lookup import lookup
 from ultrafuser.training.work import HISTORY_FILE, work_folder
@@ -112,7 +112,8 @@ def _parse(setting: Setting) -> tuple[str, str]:
 def _part(setting: Setting, name: str, variant: str, make: Callable[[Setting], Made]) -> Made:
     """A model on the way, made in a folder of its own: read where it is done, gone on with where it was cut short."""
     folder = setting.folder / "work" / name
-    return make_baseline(Baseline(f"fusechat-{name}", "", make), setting.into(folder, variant, overwrite=True))
+    part = Baseline(f"fusechat-{name}", "", make, variants=plain_form)
+    return make_baseline(part, setting.into(folder, variant, overwrite=True))
 
 
 def _as_folder(setting: Setting) -> Made:

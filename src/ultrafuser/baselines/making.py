@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ultrafuser.baselines.setting import Baseline, Made, Setting
+from ultrafuser.baselines.setting import Baseline, Made, Setting, no_variants
 from ultrafuser.files import write_json
 
 __all__ = ["BASELINE_FILE", "check_needs", "make_baseline", "read_made"]
@@ -48,9 +48,11 @@ def read_made(folder: str | Path) -> Made:
 
 
 def check_needs(baseline: Baseline, setting: Setting) -> None:
-    """Raise ValueError naming the first thing that is missing, and the fix."""
+    """Raise ValueError naming the first thing that is missing, or a variant that there is not, and the fix."""
     from ultrafuser.baselines.scores import part_of
 
+    if setting.variant and baseline.variants is no_variants:
+        raise ValueError(f"variant: {baseline.name} has none, so leave out ':{setting.variant}'")
     for need in baseline.needs:
         if need == "base":
             setting.need_base()

@@ -278,6 +278,11 @@ def no_variants(names: Sequence[str], domains: Sequence[str]) -> tuple[str, ...]
     return ("",)
 
 
+def plain_form(names: Sequence[str], domains: Sequence[str]) -> tuple[str, ...]:
+    """The baseline takes variants, and checks them; a table wants its plain form."""
+    return ("",)
+
+
 @dataclass(frozen=True)
 class Baseline:
     """A row of BASELINES.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SIGNS = {"yes": ("✓ ", "green"), "no": ("✗ ", "red"), "even": ("≈ ", "yellow")}
 EXIT_FAILED = 1
-LABEL_WIDTH = 16  # characters of a row's label before it is folded
+LABEL_WIDTH, WORD_WIDTH = 16, 24  # characters of a row's label before it is folded, and of one of its words
 
 
 def register(app: typer.Typer) -> None:
@@ -137,9 +137,14 @@ def grid(table: Table, width: int = 80) -> Grid:
         column.key: [cell_text(row.cells.get(column.key), column.unit) for row in table.rows]
         for column in table.columns
     }
-    least = {key: max(map(len, cells), default=0) for key, cells in texts.items()}
+    least = {
+        column.key: max(map(len, [*texts[column.key], *column.label.split()]), default=0) for column in table.columns
+    }
+    labels = [table.first, *(row.label for row in table.rows)]
+    words = [word for label in labels for word in label.split()]
+    label = max(min(LABEL_WIDTH, max(map(len, labels))), min(WORD_WIDTH, max(map(len, words), default=0)))
     shown: list[Column] = []
-    left = width - LABEL_WIDTH - 4
+    left = width - label - 4
     for column in table.columns:
         left -= least[column.key] + 3
         if left < 0 and shown:
@@ -148,7 +153,7 @@ def grid(table: Table, width: int = 80) -> Grid:
     hidden = len(table.columns) - len(shown)
     caption = f"and {hidden} more column{'s' if hidden > 1 else ''} in the report" if hidden else None
     found = Grid(title=table.title, title_justify="left", caption=caption, caption_justify="left")
-    found.add_column(table.first, min_width=LABEL_WIDTH, overflow="fold")
+    found.add_column(table.first, min_width=label, overflow="fold")
     for column in shown:
         found.add_column(column.label, justify="right", min_width=least[column.key])
     for place, row in enumerate(table.rows):

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from ultrafuser import __version__, zoo
+from ultrafuser.endpoint.address import normal_address
 from ultrafuser.hashing import content_hash
 from ultrafuser.lookup import lookup
 from ultrafuser.recipe import DomainData, Recipe, SpecialistSource, load_recipe, parse_recipe
@@ -106,6 +107,8 @@ def make_plan(
         raise ValueError("--data and --recipe are both given; a recipe names its own data, so keep one of them")
     if judge is None and judge_model is not None:
         raise ValueError(f"--judge-model: {judge_model!r} needs --judge URL, the endpoint that serves it")
+    if judge is not None:
+        normal_address(judge, "--judge")  # told now, not when everything else is done
     extra: dict[str, list[str]] = {}
     if recipe is not None or size.recipe is not None:
         found, base = _given(recipe, size), None
